@@ -1,0 +1,180 @@
+"""What dgdm asks of a store: one graph's rows, vectors and offsets, changed by one atomic compare-and-set.
+
+Two stores implement it: `state.redis_store` and `state.sqlite_store`. One test suite runs on both.
+Every method blocks and is called from a thread. Units are raw everywhere in a store, as on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+"""Version of the layout; a store of another one is refused."""
+
+CHUNK = 256
+"""Arcs per stored field: a hub's new edge rewrites one chunk, not the hub."""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the message says what and names the way out."""
+
+
+class StoreUnavailableError(StoreError):
+    """No answer: whether a write took effect is unknown until (token, sequence) is read again."""
+
+
+class StoreConflictError(StoreError):
+    """The compare-and-set failed: stored (token, sequence) is not what the writer expected."""
+
+    def __init__(self, stored: Owner | None) -> None:
+        super().__init__(f"the store is at {stored}")
+        self.stored = stored
+
+
+class StoreFormatError(StoreError):
+    """The store holds another format, or something that is not a dgdm graph."""
+
+
+class Owner(NamedTuple):
+    """Who writes, and how often it has: what every write compares and sets."""
+
+    token: str
+    sequence: int  # checkpoints written since the graph began, by all owners
+
+
+class LastRecord(NamedTuple):
+    """Identity of the last applied event of a partition: tells a log from one that was created again."""
+
+    offset: int
+    timestamp: int
+    crc32: int  # of key and value
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Everything about a stored graph that is not a row. Offsets are the next to read."""
+
+    features: int
+    directed: bool
+    aggregate: str
+    partitions: int
+    alpha: float
+    accuracy: list[float]  # per feature column
+    offset: list[float]  # per feature column
+    event_sequence: int = 0
+    event_offsets: dict[int, int] = field(default_factory=dict)
+    output_offsets: dict[int, int] = field(default_factory=dict)
+    last_records: dict[int, LastRecord] = field(default_factory=dict)
+    owed_tombstones: list[str] = field(default_factory=list)
+    nodes: int = 0
+    arcs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChanges:
+    """What one checkpoint writes. Deletions are applied first, so a freed row may be written again."""
+
+    meta: Meta
+    freed_ids: list[str]
+    freed_rows: NDArray[np.int32]  # [a]: drop features and vector
+    freed_chunks: NDArray[np.int32]  # [b, 2]: row, chunk
+    ids: list[str]  # [c]
+    id_rows: NDArray[np.int32]  # [c]
+    feature_rows: NDArray[np.int32]  # [d]
+    features: NDArray[np.float32]  # [d, F]
+    vector_rows: NDArray[np.int32]  # [e]
+    vectors: NDArray[np.float32]  # [e, F]: as last published and acknowledged
+    chunks: NDArray[np.int32]  # [f, 2]: row, chunk
+    chunk_ends: NDArray[np.int64]  # [f]: end of each chunk in the two columns below
+    targets: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+class StoredRows(NamedTuple):
+    """Rows and their vectors or features, as loaded."""
+
+    rows: NDArray[np.int32]  # [k]
+    values: NDArray[np.float32]  # [k, F]
+
+
+class StoredArcs(NamedTuple):
+    """Chunks of arcs, as loaded, in no particular order."""
+
+    chunks: NDArray[np.int32]  # [f, 2]: row, chunk
+    chunk_ends: NDArray[np.int64]  # [f]
+    targets: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+class LeaseInfo(NamedTuple):
+    """Who holds the graph now."""
+
+    token: str
+    state: str  # a worker's state: RESTORING, SERVING, …
+    remaining: float  # seconds
+
+
+class GraphStore(Protocol):
+    """One graph in one store. All methods raise StoreUnavailableError when the store does not answer."""
+
+    def check(self) -> list[str]:
+        """Sentences about settings that would lose data (an evicting policy, …); [] when all is well."""
+
+    def owner(self) -> Owner | None:
+        """The stored (token, sequence); None when the graph has never been stored. Raises StoreFormatError."""
+
+    def take(self, token: str, expected: Owner | None) -> Owner:
+        """Make `token` the owner if the stored owner still is `expected`; the sequence is kept.
+
+        Raises StoreConflictError.
+        """
+
+    def commit(self, owner: Owner, changes: StoreChanges) -> None:
+        """Write atomically and set the owner to `owner`, if the stored owner is (token, sequence − 1).
+
+        Raises StoreConflictError; StoreUnavailableError leaves the outcome unknown.
+        """
+
+    def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:
+        """Write the whole graph beside the stored one, switch to it by one compare-and-set, drop the old one.
+
+        The last batch's meta counts. Raises StoreConflictError when the stored owner is not `expected`.
+        """
+
+    def meta(self) -> Meta | None:
+        """The stored meta; None when no checkpoint was ever written. Raises StoreFormatError."""
+
+    def ids(self) -> Iterator[tuple[list[str], NDArray[np.int32]]]:
+        """All ids with their rows, in batches."""
+
+    def features(self) -> Iterator[StoredRows]:
+        """All features, in batches."""
+
+    def vectors(self) -> Iterator[StoredRows]:
+        """All published vectors, in batches."""
+
+    def arcs(self) -> Iterator[StoredArcs]:
+        """All arcs, in batches."""
+
+    def lookup(self, ids: list[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors by id, as of the last checkpoint: the online store."""
+
+    def lease(self) -> LeaseInfo | None:
+        """Who holds the lease now."""
+
+    def hold(self, token: str, state: str, ttl: float) -> bool:
+        """Take or renew the lease for `ttl` seconds; False when another token holds it."""
+
+    def release(self, token: str) -> None:
+        """Give the lease up if `token` holds it."""
+
+    def drop(self) -> None:
+        """Delete everything stored of this graph, lease included."""
+
+    def close(self) -> None:
+        """Disconnect."""
