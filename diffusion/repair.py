@@ -1,0 +1,107 @@
+"""Repairs: what an event does to the residuals, in O(F) and on row u alone (DESIGN §2.2).
+
+With ρ_v = α(X_u − H_u) + (1−α)(H_v − H_u), R_u is the weighted mean of ρ_v over the arcs of u. An arc whose
+weight goes from w0 to w moves that mean by θ(ρ_v − R_u), θ = (w − w0)/W'.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arrays import (
+    ARCS_CHANGED,
+    DIRTY,
+    MOVED,
+    PENDING,
+    VISITED,
+    GraphArrays,
+)
+from .compile import kernel, sweep
+
+
+@sweep
+def largest(row: np.ndarray) -> np.float32:
+    """max |row|"""
+    m = np.float32(0)
+    for f in range(len(row)):
+        m = max(m, abs(row[f]))
+    return m
+
+
+@kernel
+def wake(g: GraphArrays, u: int, epsilon: float) -> None:
+    """Keep the invariant of `pending` after R_u changed."""
+    m = largest(g.R[u])
+    if g.pending_mark[u] == 1:
+        g.norm[u] = m
+    elif m > epsilon:
+        g.norm[u] = m
+        g.pending_mark[u] = 1
+        g.pending[g.sizes[PENDING]] = u
+        g.sizes[PENDING] += 1
+
+
+@kernel
+def mark_dirty(g: GraphArrays, u: int, what: int) -> None:
+    """The store must hear of row u."""
+    if g.dirty[u] == 0:
+        g.dirty_rows[g.sizes[DIRTY]] = u
+        g.sizes[DIRTY] += 1
+    g.dirty[u] |= what
+
+
+@kernel
+def mark_moved(g: GraphArrays, u: int) -> None:
+    """Row u awaits a publish decision."""
+    if g.moved_mark[u] == 0:
+        g.moved_mark[u] = 1
+        g.moved[g.sizes[MOVED]] = u
+        g.sizes[MOVED] += 1
+
+
+@kernel
+def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
+    """R_u from its definition, in float64: O(degree·F). Returns how far the maintained one was off."""
+    exact = g.exact_row
+    a = g.rows
+    begin, end = a.offset[u], a.offset[u] + a.length[u]
+    g.counters[VISITED] += 1 + end - begin
+    total = 0.0
+    exact[:] = 0.0
+    for k in range(begin, end):
+        w, v = np.float64(a.weight[k]), a.target[k]
+        total += w
+        for f in range(len(exact)):
+            exact[f] += w * g.H[v, f]
+    g.weight_sum[u] = total
+    g.weight_ref[u] = total
+    drift = np.float32(0)
+    for f in range(len(exact)):
+        mean = exact[f] / total if end > begin else np.float64(g.H[u, f])
+        r = np.float32(alpha * g.X[u, f] + (1 - alpha) * mean - g.H[u, f])
+        drift = max(drift, abs(r - g.R[u, f]))
+        g.R[u, f] = r
+    return drift
+
+
+@kernel
+def repair_arc(g: GraphArrays, u: int, v: int, before: np.float32, after: np.float32, alpha: float) -> None:
+    """R_u after the arc u → v went from one weight to another; the list is already changed."""
+    a = g.rows
+    mark_dirty(g, u, ARCS_CHANGED)
+    if u == v:
+        g.self_weight[u] = after
+    change = np.float64(after) - np.float64(before)
+    total = g.weight_sum[u] + change
+    # Two arcs are too few, and half the largest sum too little, for the mean to be trusted: ask the definition.
+    if a.length[u] <= 1 or total < g.weight_ref[u] / 2:
+        rebuild_row(g, u, alpha)
+        return
+    g.counters[VISITED] += 2
+    g.weight_sum[u] = total
+    g.weight_ref[u] = max(g.weight_ref[u], total)
+    theta = change / total
+    for f in range(g.R.shape[1]):
+        x, h, r = np.float64(g.X[u, f]), np.float64(g.H[u, f]), np.float64(g.R[u, f])
+        rho = alpha * (x - h) + (1 - alpha) * (np.float64(g.H[v, f]) - h)
+        g.R[u, f] = np.float32(r + theta * (rho - r))

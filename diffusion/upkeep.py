@@ -1,0 +1,137 @@
+"""Scrubbing and rebuilding residuals; choosing what to publish."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .adjacency import append, reserve
+from .arrays import (
+    DIRTY,
+    MOVED,
+    SCRUBBED,
+    VECTOR_CHANGED,
+    Adjacency,
+    Floats,
+    GraphArrays,
+    Ints,
+    Rows,
+)
+from .compile import kernel
+from .repair import mark_dirty, rebuild_row, wake
+
+
+@kernel
+def scrub(
+    g: GraphArrays, start: int, used: int, rows: int, alpha: float, epsilon: float
+) -> tuple[int, np.float32]:
+    """Recompute R of the next few rows, write it back; the next row and the largest drift found."""
+    drift = np.float32(0)
+    u = start
+    for _ in range(min(rows, used)):
+        u = u + 1 if u + 1 < used else 0
+        if g.alive[u] == 1:
+            drift = max(drift, rebuild_row(g, u, alpha))
+            wake(g, u, epsilon)
+            g.counters[SCRUBBED] += 1
+    return u, drift
+
+
+@kernel
+def rebuild(g: GraphArrays, used: int, alpha: float, epsilon: float) -> None:
+    """R of every row from its definition: one sparse product."""
+    for u in range(used):
+        if g.alive[u] == 1:
+            rebuild_row(g, u, alpha)
+            wake(g, u, epsilon)
+
+
+@kernel
+def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
+    """Put every row above ε in `pending`."""
+    for u in range(used):
+        if g.alive[u] == 1:
+            wake(g, u, epsilon)
+
+
+@kernel
+def gap(g: GraphArrays, u: int) -> np.float32:
+    """|H_u − P_u|∞"""
+    m = np.float32(0)
+    for f in range(g.H.shape[1]):
+        m = max(m, abs(g.H[u, f] - g.P[u, f]))
+    return m
+
+
+@kernel
+def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
+    """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
+
+    Rows beyond `limit` stay in it.
+    """
+    count, kept = 0, 0
+    for i in range(g.sizes[MOVED]):
+        u = g.moved[i]
+        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] == 1 or gap(g, u) > tau)
+        if wanted and count == limit:
+            g.moved[kept] = u
+            kept += 1
+            continue
+        g.moved_mark[u] = 0
+        if wanted:
+            chosen[count] = u
+            count += 1
+    g.sizes[MOVED] = kept
+    return count
+
+
+@kernel
+def largest_gap(g: GraphArrays) -> np.float32:
+    """Largest |H − P|∞ among announced rows that still await their decision."""
+    m = np.float32(0)
+    for i in range(g.sizes[MOVED]):
+        u = g.moved[i]
+        if g.alive[u] == 1 and g.announced[u] == 1:
+            m = max(m, gap(g, u))
+    return m
+
+
+@kernel
+def acknowledge(g: GraphArrays, rows: Rows, generations: Ints, vectors: Floats) -> None:
+    """P := what consumers now hold, where the row still belongs to the same node."""
+    for i in range(len(rows)):
+        u = rows[i]
+        if g.alive[u] == 1 and g.generation[u] == generations[i]:
+            g.P[u] = vectors[i]
+            g.announced[u] = 1
+            g.unknown[u] = 0
+            mark_dirty(g, u, VECTOR_CHANGED)
+
+
+@kernel
+def clean(g: GraphArrays) -> None:
+    """Forget the dirty rows: they have been gathered."""
+    for i in range(g.sizes[DIRTY]):
+        g.dirty[g.dirty_rows[i]] = 0
+    g.sizes[DIRTY] = 0
+
+
+@kernel
+def load_arcs(a: Adjacency, u: Rows, v: Rows, w: Floats, start: int) -> int:
+    """Append arcs as loaded; returns the first one that found no room."""
+    for i in range(start, len(u)):
+        if not reserve(a, u[i]):
+            return i
+        append(a, u[i], v[i], w[i])
+    return len(u)
+
+
+@kernel
+def count_loops(g: GraphArrays, used: int) -> int:
+    """Set self_weight from the lists; returns the number of self loops."""
+    loops = 0
+    for u in range(used):
+        for k in range(g.rows.offset[u], g.rows.offset[u] + g.rows.length[u]):
+            if g.rows.target[k] == u:
+                g.self_weight[u] = g.rows.weight[k]
+                loops += 1
+    return loops
