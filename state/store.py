@@ -6,18 +6,24 @@ Every method blocks and is called from a thread. Units are raw everywhere in a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT = 1
 """Version of the layout; a store of another one is refused."""
 
 CHUNK = 256
 """Arcs per stored field: a hub's new edge rewrites one chunk, not the hub."""
+
+MAX_COMMIT_BYTES = 512 << 20
+"""Most bytes of one `commit` or one batch of a `rewrite`: Redis hangs up on a transaction of 1 GiB."""
 
 
 class StoreError(Exception):
@@ -38,6 +44,24 @@ class StoreConflictError(StoreError):
 
 class StoreFormatError(StoreError):
     """The store holds another format, or something that is not a dgdm graph."""
+
+
+class Finding(NamedTuple):
+    """One sentence about the store's settings."""
+
+    message: str
+    fatal: bool  # True: refuse to start; False: warn and go on
+
+
+class RewriteStep(StrEnum):
+    """Where a `rewrite` stands; the store reports each to its `on_step`, so a test can crash at every one."""
+
+    BEGUN = "begun"
+    BATCH_WRITTEN = "batch-written"
+    ALL_WRITTEN = "all-written"
+    SWITCHED = "switched"
+    PARTLY_DROPPED = "partly-dropped"
+    DROPPED = "dropped"
 
 
 class Owner(NamedTuple):
@@ -94,6 +118,16 @@ class StoreChanges:
     targets: NDArray[np.int32]
     weights: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of fields and values: what a store has to hold in one transaction, keys and framing aside."""
+        names = (*self.freed_ids, *self.ids, *self.meta.owed_tombstones)
+        rows = (
+            self.freed_rows.nbytes + self.id_rows.nbytes + self.feature_rows.nbytes + self.vector_rows.nbytes
+        )
+        arcs = self.freed_chunks.nbytes + self.chunks.nbytes + self.targets.nbytes + self.weights.nbytes
+        return sum(map(len, names)) + rows + arcs + self.features.nbytes + self.vectors.nbytes
+
 
 class StoredRows(NamedTuple):
     """Rows and their vectors or features, as loaded."""
@@ -120,13 +154,18 @@ class LeaseInfo(NamedTuple):
 
 
 class GraphStore(Protocol):
-    """One graph in one store. All methods raise StoreUnavailableError when the store does not answer."""
+    """One graph in one store. Methods may be called from any thread.
 
-    def check(self) -> list[str]:
-        """Sentences about settings that would lose data (an evicting policy, …); [] when all is well."""
+    All raise StoreUnavailableError when the store does not answer, and StoreError when it refuses (password,
+    permission). The iterators see a moving store if its owner commits meanwhile: compare `owner()` before and
+    after. They raise StoreConflictError at their end when the graph was rewritten under them.
+    """
+
+    def check(self) -> list[Finding]:
+        """Settings that would lose data (an evicting policy, no AOF, …); [] when all is well."""
 
     def owner(self) -> Owner | None:
-        """The stored (token, sequence); None when the graph has never been stored. Raises StoreFormatError."""
+        """The stored (token, sequence); None when the graph was never stored. Raises StoreFormatError."""
 
     def take(self, token: str, expected: Owner | None) -> Owner:
         """Make `token` the owner if the stored owner still is `expected`; the sequence is kept.
@@ -137,13 +176,16 @@ class GraphStore(Protocol):
     def commit(self, owner: Owner, changes: StoreChanges) -> None:
         """Write atomically and set the owner to `owner`, if the stored owner is (token, sequence − 1).
 
-        Raises StoreConflictError; StoreUnavailableError leaves the outcome unknown.
+        Raises StoreConflictError; StoreUnavailableError leaves the outcome unknown; StoreError above
+        MAX_COMMIT_BYTES (nothing is written; `rewrite` in smaller batches is the way left).
         """
 
     def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:
         """Write the whole graph beside the stored one, switch to it by one compare-and-set, drop the old one.
 
-        The last batch's meta counts. Raises StoreConflictError when the stored owner is not `expected`.
+        The last batch's meta counts. Raises StoreConflictError when the stored owner is not `expected`;
+        StoreUnavailableError leaves the outcome unknown. What a crash leaves behind is deleted by the next
+        `take` or `rewrite`.
         """
 
     def meta(self) -> Meta | None:

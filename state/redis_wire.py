@@ -1,0 +1,217 @@
+"""Connections to Redis: commands packed by hand, every failure a StoreError in words.
+
+redis-py's Pipeline is not used, on purpose: while it watches a key it turns a time-out into a WatchError, so
+that "outcome unknown" would look like "refused". Its silent retries are off for the same reason.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import ConnectionPool
+from redis import exceptions as redis_errors
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, parse_url
+from redis.retry import Retry
+
+from .store import StoreError, StoreFormatError, StoreUnavailableError
+
+Command = Sequence[str | bytes | int]
+
+
+class PermissionDeniedError(StoreError):
+    """The user may connect but not run this command or touch this key."""
+
+
+_Errors = tuple[type[redis_errors.RedisError], ...]
+
+_MEANINGS: tuple[tuple[_Errors, type[StoreError], str], ...] = (
+    (
+        (redis_errors.AuthenticationError,),
+        StoreError,
+        "Redis at {name} refuses the user name or password ({text}): give the right one",
+    ),
+    (
+        (redis_errors.AuthorizationError, redis_errors.NoPermissionError),
+        PermissionDeniedError,
+        "Redis at {name} does not permit this user what dgdm needs ({text}): extend its ACL",
+    ),
+    (
+        (redis_errors.InvalidResponse,),
+        StoreError,
+        "what answers at {name} is not a Redis ({text}): check host and port",
+    ),
+    (
+        (redis_errors.ConnectionError, redis_errors.TimeoutError),
+        StoreUnavailableError,
+        "Redis at {name} does not answer ({text})",
+    ),
+    (
+        (
+            redis_errors.OutOfMemoryError,
+            redis_errors.ReadOnlyError,
+            redis_errors.ClusterDownError,
+            redis_errors.TryAgainError,
+        ),
+        StoreUnavailableError,
+        "Redis at {name} cannot serve this now ({text})",
+    ),
+)
+_PASSING_CODES = ("MISCONF", "BUSY", "NOREPLICAS", "LOADING", "UNBLOCKED", "OOM", "READONLY")
+# A full disk, a long script, too few replicas, …: a later attempt may succeed.
+
+
+@dataclass(frozen=True, slots=True)
+class RedisTls:
+    """Files of `rediss://`; the server's name and certificate are always verified."""
+
+    cafile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is and how to get in."""
+
+    url: str = field(repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: RedisTls = RedisTls()
+    timeout: float = 5.0  # seconds, for connecting and for each reply
+
+
+class Session:
+    """One connection, for as long as a WATCH must live."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    def call(self, *command: str | bytes | int) -> Any:
+        """The reply to one command."""
+        return self.batch([command])[0]
+
+    def batch(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to several commands, sent together. Raises the first error after reading all."""
+        return _raise_first(self._exchange(commands))
+
+    def transaction(self, commands: Sequence[Command]) -> list[Any] | None:
+        """MULTI, the commands, EXEC, sent together; None when a watched key has changed."""
+        replies = self._exchange([("MULTI",), *commands, ("EXEC",)])
+        done = replies.pop()
+        if isinstance(done, redis_errors.ExecAbortError):
+            _raise_first(replies)
+        _raise_first([done])
+        return None if done is None else _raise_first(list(done))
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        connection = self._connection
+        connection.send_packed_command(connection.pack_commands(list(commands)))  # type: ignore[no-untyped-call]
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except redis_errors.ResponseError as error:
+                replies.append(error)
+        return replies
+
+
+def _raise_first(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+class RedisClient:
+    """A pool of connections to one Redis. Raises StoreError when the URL makes no sense."""
+
+    def __init__(self, address: RedisAddress) -> None:
+        options = _options(address)
+        self._secret = options.get("password")
+        self.name = _name(options)
+        self._pool = ConnectionPool(**options)
+
+    def __repr__(self) -> str:
+        return f"RedisClient({self.name})"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A connection of one's own. After any error it is cut, with all it watched or had still to read."""
+        connection = None
+        try:
+            connection = self._pool.get_connection()
+            yield Session(connection)
+        except redis_errors.RedisError as error:
+            if connection is not None:
+                connection.disconnect()  # type: ignore[no-untyped-call]
+            raise self._explain(error) from error
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+        finally:
+            if connection is not None:
+                self._pool.release(connection)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._pool.disconnect()
+
+    def _explain(self, error: redis_errors.RedisError) -> StoreError:
+        text = str(error)[:300]
+        if self._secret:
+            text = text.replace(self._secret, "***")
+        kind, sentence = _classify(error, text)
+        return kind(sentence.format(name=self.name, text=text))
+
+
+def _classify(error: redis_errors.RedisError, text: str) -> tuple[type[StoreError], str]:
+    """What an error means for dgdm. The order matters: redis-py's classes overlap."""
+    if isinstance(error.__context__, ssl.SSLError):
+        return StoreError, "no TLS connection to Redis at {name} ({text}): check the certificates"
+    for errors, kind, sentence in _MEANINGS:
+        if isinstance(error, errors):
+            return kind, sentence
+    if text.startswith(_PASSING_CODES):
+        return StoreUnavailableError, "Redis at {name} cannot serve this now ({text})"
+    if text.startswith("WRONGTYPE"):
+        return StoreFormatError, "something else uses this graph's keys in Redis at {name} ({text})"
+    return StoreError, "Redis at {name} refuses a command ({text})"
+
+
+def _options(address: RedisAddress) -> dict[str, Any]:
+    try:
+        # redis-py takes a database that is no number for 0: another graph's data, silently.
+        database = "" if address.url.startswith("unix:") else urlsplit(address.url).path.strip("/")
+        options: dict[str, Any] = {"db": int(database or 0), **parse_url(address.url)}  # type: ignore[no-untyped-call]
+    except ValueError:
+        shown = address.url.rpartition("@")[2]
+        raise StoreError(
+            f"cannot read the store address {shown!r}: write redis://host:port/0 or unix:///path"
+        ) from None
+    if address.username is not None:
+        options["username"] = address.username
+    if address.password is not None:
+        options["password"] = address.password
+    if address.url.startswith("rediss:"):
+        tls = {"ssl_ca_certs": address.tls.cafile, "ssl_certfile": address.tls.certfile}
+        options |= {**tls, "ssl_keyfile": address.tls.keyfile}
+    return options | {
+        "socket_timeout": address.timeout,
+        "socket_connect_timeout": address.timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+        "max_connections": 64,
+    }
+
+
+def _name(options: dict[str, Any]) -> str:
+    place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    return f"{place}/{options['db']}"
