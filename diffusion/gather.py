@@ -1,0 +1,63 @@
+"""Copying changed arcs out as checkpoint chunks of 256."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arrays import CHUNK_BITS, Floats, GraphArrays, Ints, Rows
+from .compile import kernel
+
+CHUNK = 1 << CHUNK_BITS
+
+
+@kernel
+def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Ints, Rows, Floats, Rows]:
+    """Changed chunks of these rows, and the chunks they no longer have.
+
+    Returns (row, chunk) [f, 2], ends [f] in targets and weights, and (row, chunk) [b, 2] to delete. Marks are
+    cleared and `stored_chunks` says what the store will hold.
+    """
+    a = g.rows
+    count, arcs, gone = 0, 0, 0
+    for u in rows:
+        for c in range(_chunks(a.length[u])):
+            if everything or _wanted(g, u, c):
+                count += 1
+                arcs += min(CHUNK, a.length[u] - c * CHUNK)
+        gone += max(0, g.stored_chunks[u] - _chunks(a.length[u]))
+    chunks = np.empty((count, 2), np.int32)
+    ends = np.empty(count, np.int64)
+    targets = np.empty(arcs, np.int32)
+    weights = np.empty(arcs, np.float32)
+    freed = np.empty((gone, 2), np.int32)
+    i, at, j = 0, 0, 0
+    for u in rows:
+        held = _chunks(a.length[u])
+        for c in range(held):
+            if everything or _wanted(g, u, c):
+                begin = a.offset[u] + c * CHUNK
+                size = min(CHUNK, a.length[u] - c * CHUNK)
+                targets[at : at + size] = a.target[begin : begin + size]
+                weights[at : at + size] = a.weight[begin : begin + size]
+                at += size
+                chunks[i, 0], chunks[i, 1] = u, c
+                ends[i] = at
+                i += 1
+        for c in range(held, g.stored_chunks[u]):
+            freed[j, 0], freed[j, 1] = u, c
+            j += 1
+        g.stored_chunks[u] = held
+        if a.capacity[u] >= CHUNK:
+            first = a.offset[u] >> CHUNK_BITS
+            a.stale[first : first + (a.capacity[u] >> CHUNK_BITS)] = 0
+    return chunks, ends, targets, weights, freed
+
+
+@kernel
+def _chunks(length: int) -> int:
+    return (length + CHUNK - 1) >> CHUNK_BITS
+
+
+@kernel
+def _wanted(g: GraphArrays, u: int, c: int) -> bool:
+    return g.rows.capacity[u] < CHUNK or g.rows.stale[(g.rows.offset[u] >> CHUNK_BITS) + c] == 1

@@ -1,0 +1,217 @@
+"""The Checkpoint: events applied, vectors published and offsets, committed together in one written order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import structlog
+
+from .lifecycle import Step
+from .store import (
+    GraphStore,
+    LastRecord,
+    Meta,
+    Owner,
+    StoreChanges,
+    StoreConflictError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from .graph import GraphState
+
+log = structlog.get_logger()
+
+Moment = Literal["before", "after"]
+Report = Callable[[Step, Moment], None]
+
+RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0  # seconds between attempts at a store that does not answer
+
+
+class FencedError(Exception):
+    """Another worker owns the graph: nothing of this one may be written any more."""
+
+
+class Output(Protocol):
+    """What a checkpoint asks of the sink of embeddings."""
+
+    @property
+    def output_offsets(self) -> dict[int, int]:
+        """Offsets after the last acknowledged record, by partition."""
+
+    async def commit(self) -> None:
+        """Commit the open transaction, if there is one."""
+
+
+class DeadLetters(Protocol):
+    """What a checkpoint asks of the sink of dead letters."""
+
+    async def flush(self) -> None:
+        """Wait until everything put is acknowledged."""
+
+
+class OnKernelThread(Protocol):
+    """Runs a function in the one thread that may touch the arrays."""
+
+    def __call__(self, function: Callable[[], Any], /) -> Awaitable[Any]:
+        """Await its result."""
+
+
+@dataclass(slots=True)
+class Position:
+    """How far the log has been applied. Offsets are the next to read."""
+
+    event_offsets: dict[int, int] = field(default_factory=dict)
+    last_records: dict[int, LastRecord] = field(default_factory=dict)
+    output_offsets: dict[int, int] | None = None  # frozen at the stored ones until the tail is republished
+
+
+class Checkpoint:
+    """Where one owner stands, and the one way to make it durable."""
+
+    def __init__(
+        self,
+        *,
+        graph: GraphState,
+        store: GraphStore,
+        owner: Owner,
+        meta: Meta,
+        output: Output,
+        dead_letters: DeadLetters,
+        commit_group: Callable[[Mapping[int, int]], Awaitable[None]],
+        kernel: OnKernelThread,
+        report: Report,
+    ) -> None:
+        self.owner = owner
+        self.position = Position()
+        self._meta = meta
+        self._graph, self._store = graph, store
+        self._output, self._dead_letters = output, dead_letters
+        self._commit_group, self._kernel, self._report = commit_group, kernel, report
+        self._writing: asyncio.Task[None] | None = None
+        self._went_back: tuple[Owner | None] | None = None
+
+    @property
+    def writing(self) -> bool:
+        """Whether a write to the store is still under way."""
+        return self._writing is not None and not self._writing.done()
+
+    async def commit(self) -> bool:
+        """Make everything applied and published so far durable; nothing else writes state.
+
+        Called after a batch with no publication in flight. The order:
+
+        1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it), and so are
+           the dead letters;
+        2. the log's transaction is committed;
+        3. gather: what changed is copied, with the offsets; processing may go on;
+        4. in a thread: one compare-and-set on (token, sequence) writes it all;
+        5. the group's offsets, for lag tools only.
+
+        While an earlier write still waits for the store only 1 and 2 are taken and False is returned: a
+        transaction never outlives the checkpoint interval. Raises FencedError, LogError.
+        """
+        with self._step(Step.BARRIER):
+            await self._dead_letters.flush()
+        with self._step(Step.TRANSACTION):
+            await self._output.commit()
+        if self.writing:
+            return False
+        await self.written()
+        owner = self.owner._replace(sequence=self.owner.sequence + 1)
+        with self._step(Step.GATHER):
+            meta = self._current_meta()
+            if self._went_back is None:
+                changes = await self._kernel(lambda: self._graph.collect(meta))
+                write = self._write(owner, changes)
+            else:
+                everything = await self._kernel(lambda: list(self._graph.collect_all(meta)))
+                write = self._rewrite(owner, everything, self._went_back[0])
+        self._writing = asyncio.create_task(write)
+        return True
+
+    async def written(self) -> None:
+        """Wait for the write under way. Raises FencedError."""
+        if self._writing is not None:
+            task, self._writing = self._writing, None
+            await task
+
+    def check(self) -> None:
+        """Raise what a write in the background ended with. Raises FencedError."""
+        if self._writing is not None and self._writing.done():
+            task, self._writing = self._writing, None
+            task.result()
+
+    async def abandon(self) -> None:
+        """Drop a write that still waits for the store: recovery finds out what it did."""
+        if self._writing is not None:
+            self._writing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, FencedError):
+                await self._writing
+            self._writing = None
+
+    def _current_meta(self) -> Meta:
+        position = self.position
+        offsets = self._output.output_offsets if position.output_offsets is None else position.output_offsets
+        return replace(
+            self._meta,
+            event_offsets=dict(position.event_offsets),
+            output_offsets=dict(offsets),
+            last_records=dict(position.last_records),
+        )
+
+    async def _write(self, owner: Owner, changes: StoreChanges) -> None:
+        """Repeat the same payload until its outcome is known: the store refuses it when it is already there."""
+        with self._step(Step.STORE):
+            try:
+                await self._insist(lambda: self._store.commit(owner, changes))
+            except StoreConflictError as conflict:
+                stored = conflict.stored
+                if stored != owner:
+                    if stored is not None and (
+                        stored.token != owner.token or stored.sequence >= owner.sequence
+                    ):
+                        raise FencedError(f"the store belongs to {stored.token}") from conflict
+                    log.warning("store_went_back", message="the store went back in time", stored=str(stored))
+                    self._went_back = (stored,)
+                    return
+        self.owner = owner
+        await self._group()
+
+    async def _rewrite(self, owner: Owner, everything: list[StoreChanges], over: Owner | None) -> None:
+        """The store lost what it had acknowledged: write the whole graph beside the rest, then switch."""
+        with self._step(Step.STORE):
+            try:
+                await self._insist(lambda: self._store.rewrite(owner, over, everything))
+            except StoreConflictError as conflict:
+                if conflict.stored != owner:
+                    raise FencedError(f"the store is at {conflict.stored}") from conflict
+        self._went_back = None
+        self.owner = owner
+        await self._group()
+
+    async def _insist(self, write: Callable[[], None]) -> None:
+        pause = RETRY_FIRST
+        while True:
+            try:
+                await asyncio.to_thread(write)
+            except StoreUnavailableError as error:
+                log.warning("store_unavailable", message=f"the store does not answer: {error}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_LONGEST)
+            else:
+                return
+
+    async def _group(self) -> None:
+        with self._step(Step.GROUP):
+            await self._commit_group(self.position.event_offsets)
+
+    @contextlib.contextmanager
+    def _step(self, step: Step) -> Iterator[None]:
+        self._report(step, "before")
+        yield
+        self._report(step, "after")

@@ -1,0 +1,422 @@
+"""The graph in memory: staged batches in, publications and checkpoint changes out.
+
+`stage` belongs to the loop, everything else to the one kernel thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diffusion.adjacency import find
+from ..diffusion.apply import OVERFLOW, apply
+from ..diffusion.arrays import (
+    ARCS,
+    COUNTERS,
+    DIRTY,
+    EDGES,
+    FEATURES_CHANGED,
+    ARCS_CHANGED,
+    MOVED,
+    PENDING,
+    VECTOR_CHANGED,
+    allocate,
+    grow_arcs,
+    grow_rows,
+)
+from ..diffusion.gather import gather_arcs
+from ..diffusion.push import max_pending, push
+from ..diffusion.upkeep import (
+    acknowledge,
+    clean,
+    count_loops,
+    largest_gap,
+    load_arcs,
+    rebuild,
+    scrub,
+    select_moved,
+    wake_all,
+)
+from ..schemas.events import GraphEvent
+from ..schemas.reasons import InvalidEvent, Reason
+from .deadline import Deadline
+from .staging import Rules, Staged, Staging
+from .store import GraphStore, Meta, StoreChanges
+
+ARC_BUDGET = 500_000  # arc updates between two looks at the clock
+SCRUBBED_ROWS = 8  # per batch
+HEADROOM = 0.98  # of ε: what it leaves is for rounding and drift, so that the bound stays within the accuracy
+RECENT = 64  # batches whose drift still counts in the bound
+ULP = float(np.finfo(np.float32).eps)
+REWRITE_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What running a batch came to."""
+
+    rejected: list[tuple[int, InvalidEvent]]
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What consumers are to hear; true when acknowledged. Vectors [k, F] and bound are in feature units."""
+
+    ids: list[str]
+    rows: NDArray[np.int32]
+    generations: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    internal: NDArray[np.float32]  # as the arrays held them
+    tombstones: list[str]
+    complete: bool
+    sequence: int
+    bound: list[float]
+    nodes: int
+    arcs: int
+
+
+class GraphState:
+    """One graph and its residuals."""
+
+    def __init__(self, rules: Rules, alpha: float) -> None:
+        self.rules, self.alpha = rules, alpha
+        self.staging = Staging(rules)
+        self.arrays = allocate(64, rules.features, rules.directed)
+        self.row_ids: list[str | None] = []
+        self.sequence = 0
+        self.owed_tombstones: dict[str, None] = {}
+        self.drift = 0.0  # largest the scrubber found of late
+        self._drifts = [0.0, 0.0]
+        self._batches = 0
+        self._scrub_at = 0
+        self._peak = 0.0  # max |X| ever
+        self._nodes = 0
+        self._freed_ids: dict[str, None] = {}
+        self._new_ids: dict[str, int] = {}
+
+    # -- staging view
+
+    def stage(self, events: Sequence[GraphEvent], start: int = 0) -> Staged:
+        """Columns for a batch; see Staging.stage."""
+        limit = self.rules.max_edges
+        room = None if limit is None else limit - int(self.arrays.sizes[EDGES])
+        return self.staging.stage(events, start, room, lambda s, t: self.weight(s, t) is not None)
+
+    # -- kernel view
+
+    @property
+    def epsilon(self) -> float:
+        """Residuals up to this are left alone; never below what float32 resolves."""
+        return max(HEADROOM * self.alpha * float(self.rules.accuracy[0]) / 2, 4 * ULP * self._peak)
+
+    @property
+    def tau(self) -> float:
+        """A vector is published when it moved by more than this."""
+        return float(self.rules.accuracy[0]) / 2
+
+    @property
+    def floor_active(self) -> bool:
+        """Whether float32, not the accuracy asked for, limits the bound."""
+        return self.epsilon > self.alpha * float(self.rules.accuracy[0]) / 2
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Rows visited, pushes, arc updates, …: locality can be seen."""
+        return dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=False))
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        return self._nodes
+
+    @property
+    def arcs(self) -> int:
+        """How many arcs there are; an undirected edge is two, a self loop one."""
+        return int(self.arrays.sizes[ARCS])
+
+    @property
+    def dirty_count(self) -> int:
+        """Rows the store must hear of."""
+        return int(self.arrays.sizes[DIRTY])
+
+    @property
+    def moved_count(self) -> int:
+        """Rows that await their publish decision."""
+        return int(self.arrays.sizes[MOVED])
+
+    @property
+    def pending_count(self) -> int:
+        """Rows above ε."""
+        return int(self.arrays.sizes[PENDING])
+
+    def run(self, staged: Staged, *, push: bool = True, deadline: Deadline | None = None) -> Ran:
+        """Apply a batch, push what it woke, scrub a few rows. A rejected event is not in the sequence."""
+        if staged.rows > len(self.arrays.alive):
+            self.arrays = grow_rows(self.arrays, max(staged.rows, 2 * len(self.arrays.alive)))
+        rejected = self._apply(staged)
+        self._register(staged)
+        self.sequence += staged.accepted - len(rejected)
+        if staged.kind:
+            self._scrub()
+        if push:
+            self.push(deadline)
+        return Ran(rejected, self.sequence)
+
+    def push(self, deadline: Deadline | None = None) -> bool:
+        """Push until nothing is pending or the deadline has passed; True when nothing is."""
+        while push(self.arrays, self.alpha, self.epsilon, ARC_BUDGET):
+            if deadline is not None and deadline.passed:
+                return False
+        return True
+
+    def bound(self) -> list[float]:
+        """What consumers may rely on per column, once everything selected is acknowledged."""
+        residual = max(float(max_pending(self.arrays)), self.epsilon) + self.drift + ULP * self._peak
+        gap = max(self.tau, float(largest_gap(self.arrays)))
+        return ((residual / self.alpha + gap) / self.rules.scale).tolist()
+
+    def gather(self, limit: int) -> Publication:
+        """Copy what is to be published, at most `limit` vectors. `complete`: nothing was left behind."""
+        chosen = np.empty(min(limit, self.moved_count), np.int32)
+        rows = chosen[: select_moved(self.arrays, self.tau, limit, chosen)]
+        internal = self.arrays.H[rows]
+        ids = [self.row_ids[row] for row in rows.tolist()]
+        return Publication(
+            ids=[node for node in ids if node is not None],
+            rows=rows.copy(),
+            generations=self.arrays.generation[rows],
+            vectors=self.rules.raw(internal),
+            internal=internal,
+            tombstones=list(self.owed_tombstones),
+            complete=self.moved_count == 0,
+            sequence=self.sequence,
+            bound=self.bound(),
+            nodes=self._nodes,
+            arcs=self.arcs,
+        )
+
+    def acknowledge(self, publication: Publication) -> None:
+        """Consumers hold it now."""
+        acknowledge(self.arrays, publication.rows, publication.generations, publication.internal)
+        for node in publication.tombstones:
+            self.owed_tombstones.pop(node, None)
+
+    def mark_unknown(self, ids: Sequence[str]) -> None:
+        """What consumers hold of these is unknown: publish them in any case, or their tombstones."""
+        for node in ids:
+            row = self.staging.rows.get(node)
+            if row is None:
+                self.owed_tombstones[node] = None
+                continue
+            self.arrays.unknown[row] = 1
+            self._mark_moved(row)
+
+    def forget_published(self) -> None:
+        """Consumers lost everything: publish every vector again."""
+        self.arrays.announced[:] = 0
+        for row, node in enumerate(self.row_ids):
+            if node is not None:
+                self._mark_moved(row)
+
+    def weight(self, source: str, target: str) -> float | None:
+        """Weight of an edge; None when there is none."""
+        u, v = (self.staging.rows.get(node) for node in self.staging.arc(source, target))
+        if u is None or v is None or max(u, v) >= len(self.arrays.alive):
+            return None
+        at = find(self.arrays.rows, u, v)
+        return None if at < 0 else float(self.arrays.rows.weight[at])
+
+    # -- checkpoints
+
+    def collect(self, meta: Meta) -> StoreChanges:
+        """Everything that changed since the last call, to be written as one."""
+        g = self.arrays
+        dirty = g.dirty_rows[: self.dirty_count].copy()
+        flags, alive = g.dirty[dirty], g.alive[dirty] == 1
+        changes = self._changes(
+            meta,
+            features=dirty[alive & (flags & FEATURES_CHANGED > 0)],
+            vectors=dirty[alive & (flags & VECTOR_CHANGED > 0) & (g.announced[dirty] == 1)],
+            arcs=dirty[flags & ARCS_CHANGED > 0],
+            everything=False,
+        )
+        # A row may have been freed and reused since: its former vector goes, whatever stands there now.
+        reborn = np.isin(dirty, np.fromiter(self._new_ids.values(), np.int32, len(self._new_ids)))
+        ids, rows = list(self._new_ids), list(self._new_ids.values())
+        changes = replace(
+            changes,
+            freed_ids=list(self._freed_ids),
+            freed_rows=dirty[~alive | reborn],
+            ids=ids,
+            id_rows=np.array(rows, np.int32),
+        )
+        clean(g)
+        self._freed_ids.clear()
+        self._new_ids.clear()
+        return changes
+
+    def collect_all(self, meta: Meta) -> Iterator[StoreChanges]:
+        """The whole graph, in parts; what was dirty is not any more."""
+        g = self.arrays
+        g.stored_chunks[:] = 0
+        for start in range(0, max(1, len(self.row_ids)), REWRITE_ROWS):
+            part = np.arange(start, min(start + REWRITE_ROWS, len(self.row_ids)), dtype=np.int32)
+            rows = part[g.alive[part] == 1]
+            changes = self._changes(meta, rows, rows[g.announced[rows] == 1], rows, everything=True)
+            ids = [self.row_ids[row] or "" for row in rows.tolist()]
+            yield replace(changes, ids=ids, id_rows=rows)
+        clean(g)
+        self._freed_ids.clear()
+        self._new_ids.clear()
+
+    def restore(self, store: GraphStore, meta: Meta) -> None:
+        """Load rows, take the published vectors for a start, recompute every residual."""
+        ids: dict[str, int] = {}
+        for names, rows in store.ids():
+            ids.update(zip(names, rows.tolist(), strict=True))
+        used = max(ids.values(), default=-1) + 1
+        self.arrays = g = allocate(max(64, used), self.rules.features, self.rules.directed)
+        self.row_ids = [None] * used
+        for node, row in ids.items():
+            self.row_ids[row] = node
+        self.staging.rows = ids
+        self.staging.used = used
+        self.staging.free = [row for row in range(used) if self.row_ids[row] is None]
+        alive = np.fromiter(ids.values(), np.int32, len(ids))
+        g.alive[alive] = 1
+        for loaded in store.features():
+            g.X[loaded.rows] = self.rules.scaled(loaded.values)
+        g.H[:] = g.X
+        for loaded in store.vectors():
+            g.P[loaded.rows] = g.H[loaded.rows] = self.rules.scaled(loaded.values)
+            g.announced[loaded.rows] = 1
+        self._load_arcs(store)
+        self._nodes, self.sequence = len(ids), meta.event_sequence
+        self.owed_tombstones = dict.fromkeys(meta.owed_tombstones)
+        self._peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
+        for row in alive[g.announced[alive] == 0].tolist():
+            self._mark_moved(row)
+        rebuild(self.arrays, used, self.alpha, self.epsilon)
+        wake_all(self.arrays, used, self.epsilon)
+
+    def _apply(self, staged: Staged) -> list[tuple[int, InvalidEvent]]:
+        width = self.rules.features
+        features = np.vstack(staged.features) if staged.features else np.empty((0, width), np.float32)
+        if staged.features:
+            self._peak = max(self._peak, float(np.abs(features).max()))
+        columns = (
+            np.array(staged.kind, np.uint8),
+            np.array(staged.u, np.int32),
+            np.array(staged.v, np.int32),
+            np.array(staged.w, np.float32),
+            np.array(staged.f, np.int32),
+            features,
+        )
+        outcome = np.zeros(len(staged.kind), np.uint8)
+        done = 0
+        while True:
+            done = apply(
+                self.arrays, not self.rules.directed, *columns, outcome, done, self.alpha, self.epsilon
+            )
+            if done == len(outcome):
+                break
+            self.arrays = grow_arcs(self.arrays)
+        overflow = (staged.event[i] for i in np.flatnonzero(outcome == OVERFLOW).tolist())
+        message = "the accumulated weight is not finite in float32"
+        return [(event, InvalidEvent(Reason.OVERFLOW, message)) for event in overflow]
+
+    def _register(self, staged: Staged) -> None:
+        """Births and deaths in their order, now that the arrays have followed."""
+        births, deaths = iter(staged.births), iter(staged.deaths)
+        self.row_ids.extend([None] * (staged.rows - len(self.row_ids)))
+        for is_birth in staged.order:
+            if is_birth:
+                row, node = next(births)
+                self.row_ids[row] = node
+                self._new_ids[node] = row
+                self.owed_tombstones.pop(node, None)
+                self._nodes += 1
+                continue
+            row, node = next(deaths)
+            self.owed_tombstones[node] = None
+            if row >= 0:
+                self.row_ids[row] = None
+                self._freed_ids[node] = None
+                self._new_ids.pop(node, None)
+                self._nodes -= 1
+
+    def _scrub(self) -> None:
+        self._batches += 1
+        if self._batches % RECENT == 0:
+            self._drifts = [self._drifts[1], 0.0]
+        used = len(self.row_ids)
+        self._scrub_at, drift = scrub(
+            self.arrays, self._scrub_at, used, SCRUBBED_ROWS, self.alpha, self.epsilon
+        )
+        self._drifts[1] = max(self._drifts[1], float(drift))
+        self.drift = max(self._drifts)
+
+    def _mark_moved(self, row: int) -> None:
+        g = self.arrays
+        if g.moved_mark[row] == 0:
+            g.moved_mark[row] = 1
+            g.moved[g.sizes[MOVED]] = row
+            g.sizes[MOVED] += 1
+
+    def _changes(
+        self,
+        meta: Meta,
+        features: NDArray[np.int32],
+        vectors: NDArray[np.int32],
+        arcs: NDArray[np.int32],
+        everything: bool,
+    ) -> StoreChanges:
+        g = self.arrays
+        chunks, ends, targets, weights, freed = gather_arcs(g, arcs, everything)
+        return StoreChanges(
+            meta=replace(
+                meta,
+                event_sequence=self.sequence,
+                owed_tombstones=list(self.owed_tombstones),
+                nodes=self._nodes,
+                arcs=self.arcs,
+            ),
+            freed_ids=[],
+            freed_rows=np.empty(0, np.int32),
+            freed_chunks=freed,
+            ids=[],
+            id_rows=np.empty(0, np.int32),
+            feature_rows=features,
+            features=self.rules.raw(g.X[features]),
+            vector_rows=vectors,
+            vectors=self.rules.raw(g.P[vectors]),
+            chunks=chunks,
+            chunk_ends=ends,
+            targets=targets,
+            weights=weights,
+        )
+
+    def _load_arcs(self, store: GraphStore) -> None:
+        for loaded in store.arcs():
+            sizes = np.diff(loaded.chunk_ends, prepend=0)
+            sources = np.repeat(loaded.chunks[:, 0], sizes).astype(np.int32)
+            done = 0
+            while (done := load_arcs(self.arrays.rows, sources, loaded.targets, loaded.weights, done)) < len(
+                sources
+            ):
+                self.arrays = grow_arcs(self.arrays)
+            done = 0
+            while self.rules.directed and (
+                done := load_arcs(self.arrays.columns, loaded.targets, sources, loaded.weights, done)
+            ) < len(sources):
+                self.arrays = grow_arcs(self.arrays)
+        g, used = self.arrays, len(self.row_ids)
+        loops = count_loops(g, used)
+        arcs = int(g.rows.length.sum())
+        g.sizes[ARCS] = arcs
+        g.sizes[EDGES] = arcs if self.rules.directed else (arcs + loops) // 2
+        g.stored_chunks[:] = (g.rows.length + 255) >> 8
