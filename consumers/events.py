@@ -1,0 +1,78 @@
+"""Events in: records of the events topic, decoded in batches."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..schemas.events import GraphEvent, decode_event
+from ..schemas.reasons import InvalidEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..log.interface import Isolation, Log, LogReader, Record
+
+
+@dataclass(slots=True)
+class EventBatch:
+    """Events in log order, and where the log stands behind them."""
+
+    events: list[GraphEvent] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)  # of `events`
+    invalid: list[tuple[Record, InvalidEvent]] = field(default_factory=list)
+    offsets: dict[int, int] = field(default_factory=dict)  # next to read, after this batch
+    last: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # offset, timestamp, crc32
+
+
+class EventSource:
+    """All partitions of the events topic."""
+
+    def __init__(self, log: Log, topic: str, isolation: Isolation) -> None:
+        self.topic = topic
+        self.reader: LogReader = log.reader(topic, isolation)
+        self.lag = 0  # records behind the end, as of the last look
+        self._ends: dict[int, int] = {}
+        self._ends_at = 0.0
+
+    async def start(self) -> None:
+        """Connect."""
+        await self.reader.start()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.reader.close()
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Where to go on."""
+        self.reader.seek(positions)
+
+    async def poll(self, max_records: int, timeout: float) -> EventBatch:  # noqa: ASYNC109 - as of the log
+        """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
+        records = await self.reader.poll(max_records, timeout)
+        batch = EventBatch()
+        newest: dict[int, Record] = {}
+        for record in records:
+            newest[record.partition] = record
+            try:
+                event = decode_event(record.value)
+            except InvalidEvent as error:
+                batch.invalid.append((record, error))
+            else:
+                batch.events.append(event)
+                batch.records.append(record)
+        for partition, record in newest.items():
+            crc = zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+            batch.last[partition] = (record.offset, record.timestamp, crc)
+        batch.offsets = self.reader.positions()
+        await self._look_at_lag(batch.offsets)
+        return batch
+
+    async def _look_at_lag(self, offsets: Mapping[int, int]) -> None:
+        """At most every half second: asking for the end is a round trip."""
+        now = time.monotonic()
+        if now - self._ends_at > 0.5:
+            self._ends, self._ends_at = await self.reader.end_offsets(), now
+        self.lag = sum(max(0, end - offsets.get(p, 0)) for p, end in self._ends.items())
