@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,11 +61,6 @@ def require_history(stored: Meta | None, bounds: LogBounds, topic: str) -> None:
                 f"the store continues at offset {next_offset} of {where}, which holds {begin} to {end}. "
                 "Restore the topic, or start with accept_lost_history to go on from what it holds"
             )
-
-
-def identity(offset: int, timestamp: int, key: bytes | None, value: bytes | None) -> LastRecord:
-    """What tells a record from another at the same offset."""
-    return LastRecord(offset, timestamp, zlib.crc32(value or b"", zlib.crc32(key or b"")))
 
 
 def require_last_record(stored: LastRecord, found: LastRecord | None, where: str) -> None:

@@ -1,0 +1,107 @@
+"""Log lines and metrics."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .state.graph import GraphState
+
+
+def configure_logging(level: str, style: str) -> None:
+    """Lines on stderr: a stable `event` and a sentence in `message`; JSON unless a terminal reads them."""
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.getLogger("aiokafka").setLevel(
+        logging.CRITICAL
+    )  # its errors reach the caller, who says them once
+
+
+class Metrics:
+    """What a worker counts. Names end in their unit."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.events = Counter("dgdm_graphs_processed", "Events applied.", registry=r)
+        self.dead_letters = Counter("dgdm_dead_letters", "Events refused, by reason.", ["reason"], registry=r)
+        self.published = Counter("dgdm_published", "Vectors published.", registry=r)
+        self.tombstones = Counter("dgdm_tombstones", "Tombstones published.", registry=r)
+        self.latency = Histogram(
+            "dgdm_processing_latency_seconds",
+            "From an event's record to the acknowledgement of what it changed.",
+            registry=r,
+            buckets=(0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+        )
+        self.lag = Gauge("dgdm_lag_records", "Records of the events topic not applied yet.", registry=r)
+        self.amplification = Gauge("dgdm_amplification_ratio", "Vectors published per event.", registry=r)
+        self.residual = Gauge(
+            "dgdm_max_residual", "Largest residual, in units of the first column.", registry=r
+        )
+        self.bound = Gauge("dgdm_bound", "Published bound per feature column.", ["column"], registry=r)
+        self.drift = Gauge("dgdm_scrub_drift", "Largest recent drift of a maintained residual.", registry=r)
+        self.floor = Gauge("dgdm_float32_floor", "1 while float32 limits the bound.", registry=r)
+        self.nodes = Gauge("dgdm_nodes", "Nodes.", registry=r)
+        self.arcs = Gauge("dgdm_arcs", "Arcs.", registry=r)
+        self.dirty = Gauge("dgdm_dirty_rows", "Rows changed since the last checkpoint.", registry=r)
+        self.pushes = Gauge("dgdm_pushes", "Pushes since the start.", registry=r)
+        self.visited = Gauge("dgdm_visited_rows", "Rows visited since the start.", registry=r)
+        self.lost_adds = Gauge("dgdm_lost_adds", "Adds that changed nothing in float32.", registry=r)
+        self.no_ops = Gauge("dgdm_no_ops", "Operations that found nothing to do.", registry=r)
+        self.checkpoint_seconds = Histogram("dgdm_checkpoint_seconds", "Time of one checkpoint.", registry=r)
+        self.checkpoint_time = Gauge(
+            "dgdm_checkpoint_timestamp_seconds", "When the last one ended.", registry=r
+        )
+        self.state = Gauge("dgdm_worker_state", "1 for the state the worker is in.", ["state"], registry=r)
+        self._events = 0
+        self._published = 0
+
+    def serve(self, settings: Settings) -> tuple[Any, Any] | None:
+        """Open the metrics port, if there is to be one: (server, thread)."""
+        if settings.metrics_port is None:
+            return None
+        return start_http_server(settings.metrics_port, registry=self.registry)
+
+    def count_events(self, applied: int) -> None:
+        """Events applied."""
+        self.events.inc(applied)
+        self._events += applied
+
+    def count_published(self, vectors: int, tombstones: int) -> None:
+        """What one publication carried."""
+        self.published.inc(vectors)
+        self.tombstones.inc(tombstones)
+        self._published += vectors
+        self.amplification.set(self._published / max(1, self._events))
+
+    def look_at(self, graph: GraphState, bound: list[float]) -> None:
+        """Read the gauges off a graph."""
+        counters = graph.counters
+        self.pushes.set(counters["pushes"])
+        self.visited.set(counters["visited"])
+        self.lost_adds.set(counters["lost_adds"])
+        self.no_ops.set(counters["no_ops"])
+        self.nodes.set(graph.nodes)
+        self.arcs.set(graph.arcs)
+        self.drift.set(graph.drift)
+        self.floor.set(graph.floor_active)
+        self.residual.set(max(0.0, bound[0] - graph.tau) * graph.alpha)
+        for column, value in enumerate(bound):
+            self.bound.labels(str(column)).set(value)
