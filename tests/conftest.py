@@ -1,4 +1,4 @@
-"""What every test gets: one seed, Hypothesis profiles, and skips that are said in words or not allowed at all."""
+"""What every test gets: one seed, Hypothesis profiles, and skips that are said in words or forbidden."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # Before Hypothesis' own plugin reads the option. A seed instead of `derandomize`: it can be changed and printed.
+    # Before Hypothesis' own plugin reads it. A seed, not `derandomize`: it can be changed and printed.
     if config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(SEED)
 
