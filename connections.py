@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def connect_log(settings: Settings) -> Log:
     """The log the settings name; it connects when used."""
+    if settings.kafka_protocol == "PLAINTEXT":
+        return open_log(settings.log)
     password = settings.kafka_password
     security = KafkaSecurity(
         protocol=settings.kafka_protocol,
