@@ -133,10 +133,12 @@ def wait_for_lease(
     while not stop.is_set():
         holder: LeaseInfo | None = None
         problem: str | None = None
+        asked = time.monotonic()
         try:
             holder = store.lease()
             now = time.monotonic()
-            answered = now if answered is None else answered
+            # A slow answer counts as an absence: in the time of a long commit nobody could renew.
+            answered = now if answered is None or now - asked > ttl / 3 else answered
             free = holder is None or holder.token == token
             if free and now - answered >= ttl and store.hold(token, state, ttl):
                 return True

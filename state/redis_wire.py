@@ -24,6 +24,10 @@ from .store import StoreError, StoreFormatError, StoreUnavailableError
 Command = Sequence[str | bytes | int]
 
 
+_PATIENCE = 3e-6
+"""Seconds more for a transaction to be answered, per word: Redis first works it off and writes its AOF."""
+
+
 class PermissionDeniedError(StoreError):
     """The user may connect but not run this command or touch this key."""
 
@@ -89,8 +93,9 @@ class RedisAddress:
 class Session:
     """One connection, for as long as a WATCH must live."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
         self._connection = connection
+        self._timeout = timeout
 
     def call(self, *command: str | bytes | int) -> Any:
         """The reply to one command."""
@@ -102,20 +107,21 @@ class Session:
 
     def transaction(self, commands: Sequence[Command]) -> list[Any] | None:
         """MULTI, the commands, EXEC, sent together; None when a watched key has changed."""
-        replies = self._exchange([("MULTI",), *commands, ("EXEC",)])
+        words = sum(map(len, commands))
+        replies = self._exchange([("MULTI",), *commands, ("EXEC",)], words * _PATIENCE)
         done = replies.pop()
         if isinstance(done, redis_errors.ExecAbortError):
             _raise_first(replies)
         _raise_first([done])
         return None if done is None else _raise_first(list(done))
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def _exchange(self, commands: Sequence[Command], patience: float = 0.0) -> list[Any]:
         connection = self._connection
         connection.send_packed_command(connection.pack_commands(list(commands)))  # type: ignore[no-untyped-call]
         replies: list[Any] = []
         for _ in commands:
             try:
-                replies.append(connection.read_response())
+                replies.append(connection.read_response(timeout=self._timeout + patience))
             except redis_errors.ResponseError as error:
                 replies.append(error)
         return replies
@@ -135,6 +141,8 @@ class RedisClient:
         options = _options(address)
         self._secret = options.get("password")
         self.name = _name(options)
+        self._timeout = address.timeout
+        self._closed = False
         self._pool = ConnectionPool(**options)
 
     def __repr__(self) -> str:
@@ -143,10 +151,12 @@ class RedisClient:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A connection of one's own. After any error it is cut, with all it watched or had still to read."""
+        if self._closed:
+            raise StoreError(f"the store in Redis at {self.name} has been closed")
         connection = None
         try:
             connection = self._pool.get_connection()
-            yield Session(connection)
+            yield Session(connection, self._timeout)
         except redis_errors.RedisError as error:
             if connection is not None:
                 connection.disconnect()  # type: ignore[no-untyped-call]
@@ -160,7 +170,8 @@ class RedisClient:
                 self._pool.release(connection)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; later calls raise StoreError."""
+        self._closed = True
         self._pool.disconnect()
 
     def _explain(self, error: redis_errors.RedisError) -> StoreError:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-_JOURNAL_LIMIT = 64 << 20
+_JOURNAL_LIMIT = 64 << 20  # bytes
+_CACHE_KIB = 64 << 10
 
 
 class SqliteFile:
@@ -73,6 +74,7 @@ class SqliteFile:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
         connection.execute("BEGIN IMMEDIATE")
         for statement in self._schema.split(";"):
