@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 from ..log import open_log
-from ..log.interface import Isolation, Log, LogReader
+from ..log.interface import Isolation, Log, LogReader, Record
 from ..schemas.embeddings import Embedding, Removed, decode_embedding
 from ..schemas.reasons import InvalidEvent
 
@@ -72,10 +72,14 @@ class EmbeddingStream:
 
     async def poll(self, timeout: float = 0.5) -> list[Change]:  # noqa: ASYNC109 - the longest wait
         """The next changes; [] when none came within `timeout` seconds. Raises LogError."""
-        changes: list[Change] = []
+        return [change for change, _ in await self.poll_records(timeout)]
+
+    async def poll_records(self, timeout: float = 0.5) -> list[tuple[Change, Record]]:  # noqa: ASYNC109 - as poll
+        """As `poll`, each with the record it came in."""
+        changes: list[tuple[Change, Record]] = []
         for record in await self._reader.poll(10_000, timeout):
             try:
-                changes.append(decode_embedding(record.key, record.value))
+                changes.append((decode_embedding(record.key, record.value), record))
             except InvalidEvent as error:
                 self.skipped += 1
                 log.warning("bad_embedding", message=f"skipped offset {record.offset}: {error}")

@@ -1,0 +1,149 @@
+"""The certificate of a live stream: one progress record, the graph up to it, the table up to it.
+
+The graph comes from the log, or from checkpoint and log where the log no longer begins at 0; the vectors come
+from the embeddings topic; nothing comes from the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .connections import connect_log, connect_store, rules_of
+from .consumers.embeddings import EmbeddingStream
+from .consumers.events import EventSource
+from .consumers.progress import read_progress
+from .diffusion.exact import Certificate, certify, fixed_point, transition
+from .state.graph import GraphState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .log.interface import Log
+    from .schemas.progress import Progress
+    from .settings import Settings
+    from .state.store import GraphStore
+
+ATTEMPTS = 5
+
+
+class NothingToCertifyError(Exception):
+    """There is no progress record of this graph, or no graph to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the exact solution says of the table of one progress record."""
+
+    progress: Progress
+    certificate: Certificate
+    missing: list[str]  # in the graph, not in the table
+    extra: list[str]  # in the table, not in the graph
+    unchecked: int  # overwritten since: they wait for another record
+    exact: dict[str, NDArray[np.float64]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise was kept."""
+        return self.certificate.holds and not self.missing and not self.extra
+
+
+async def audit(settings: Settings, *, from_log: bool = False) -> Audit:
+    """Take the last progress record and check it. Raises NothingToCertifyError, LogError, StoreError."""
+    log, store = connect_log(settings), connect_store(settings)
+    try:
+        for _ in range(ATTEMPTS):
+            progress = await read_progress(log, settings.progress_topic, settings.graph)
+            if progress is None:
+                raise NothingToCertifyError(
+                    f"{settings.progress_topic} has no record of graph {settings.graph!r}: has its worker run?"
+                )
+            graph = await _graph_at(settings, log, None if from_log else store, progress)
+            if graph is not None:
+                return await _compare(settings, log, progress, graph)
+            await asyncio.sleep(settings.progress_interval)
+        raise NothingToCertifyError("the checkpoint is ahead of every progress record: try again when events flow")
+    finally:
+        await log.close()
+        store.close()
+
+
+async def _graph_at(
+    settings: Settings, log: Log, store: GraphStore | None, progress: Progress
+) -> GraphState | None:
+    """The graph after exactly the events of the progress record; None when the checkpoint is later."""
+    stored = None if store is None else await asyncio.to_thread(store.meta)
+    source = EventSource(log, settings.events_topic, settings.isolation)
+    await source.start()
+    try:
+        begin = await source.reader.beginning_offsets()
+        features = settings.features or len(progress.accuracy)
+        graph = GraphState(rules_of(settings.model_copy(update={"features": features}), stored), settings.alpha)
+        start = begin
+        if stored is not None and store is not None and any(begin.values()):
+            if any(stored.event_offsets.get(p, 0) > end for p, end in progress.event_offsets.items()):
+                return None
+            await asyncio.to_thread(graph.restore, store, stored)
+            start = {p: stored.event_offsets.get(p, 0) for p in begin}
+        elif any(begin.values()):
+            raise NothingToCertifyError(f"{settings.events_topic} begins at {begin}, not 0: certify with the store")
+        source.seek(start)
+        while any(source.reader.positions().get(p, 0) < end for p, end in progress.event_offsets.items()):
+            batch = await source.poll(50_000, 1.0)
+            within = [
+                event
+                for event, record in zip(batch.events, batch.records, strict=True)
+                if record.offset < progress.event_offsets.get(record.partition, 0)
+            ]
+            at = 0
+            while at < len(within):
+                staged = graph.stage(within, at)
+                graph.run(staged, push=False)
+                at = staged.consumed
+        return graph
+    finally:
+        await source.close()
+
+
+async def _compare(settings: Settings, log: Log, progress: Progress, graph: GraphState) -> Audit:
+    exact = await asyncio.to_thread(solve, graph)
+    async with EmbeddingStream(log, settings.embeddings_topic, start="beginning") as stream:
+        table: dict[str, NDArray[np.float32]] = {}
+        later: set[str] = set()
+        end = await stream.end()
+        while any(stream.positions().get(p, 0) < e for p, e in end.items()):
+            for change, record in await stream.poll_records():
+                if record.offset >= progress.output_offsets.get(record.partition, 0):
+                    later.add(change.id)
+                elif hasattr(change, "vector"):
+                    table[change.id] = change.vector
+                else:
+                    table.pop(change.id, None)
+    missing = [node for node in exact if node not in table and node not in later]
+    extra = [node for node in table if node not in exact and node not in later]
+    ids = [node for node in exact if node in table]
+    width = graph.rules.features
+    truth = np.array([exact[node] for node in ids]).reshape(len(ids), width)
+    held = np.array([table[node] for node in ids], np.float64).reshape(len(ids), width)
+    unchecked = sum(node not in table for node in exact) - len(missing)
+    return Audit(progress, certify(ids, truth, held, progress.bound), missing, extra, unchecked, exact)
+
+
+def solve(graph: GraphState) -> dict[str, NDArray[np.float64]]:
+    """The exact answer for a graph's arcs and features, by id, in feature units."""
+    g = graph.arrays
+    rows = np.array([row for row, node in enumerate(graph.row_ids) if node is not None], np.int64)
+    place = np.full(len(g.alive), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    length = g.rows.length[rows]
+    at = np.repeat(g.rows.offset[rows] - np.concatenate(([0], np.cumsum(length)[:-1])), length) if len(rows) else rows
+    at = at + np.arange(len(at))
+    p = transition(
+        np.repeat(np.arange(len(rows)), length), place[g.rows.target[at]], g.rows.weight[at], len(rows)
+    )
+    x = graph.rules.raw(g.X[rows]).astype(np.float64)
+    h = fixed_point(p, x, graph.alpha)
+    return {graph.row_ids[row] or "": h[i] for i, row in enumerate(rows.tolist())}
