@@ -142,6 +142,7 @@ class RedisClient:
         self._secret = options.get("password")
         self.name = _name(options)
         self._timeout = address.timeout
+        self._tls = address.url.startswith("rediss:")
         self._closed = False
         self._pool = ConnectionPool(**options)
 
@@ -178,6 +179,8 @@ class RedisClient:
         text = str(error)[:300]
         if self._secret:
             text = text.replace(self._secret, "***")
+        if self._tls and isinstance(error, redis_errors.TimeoutError):
+            text += "; does this port speak TLS?"
         kind, sentence = _classify(error, text)
         return kind(sentence.format(name=self.name, text=text))
 
@@ -213,12 +216,14 @@ def _options(address: RedisAddress) -> dict[str, Any]:
     if address.url.startswith("rediss:"):
         tls = {"ssl_ca_certs": address.tls.cafile, "ssl_certfile": address.tls.certfile}
         options |= {**tls, "ssl_keyfile": address.tls.keyfile}
+    else:
+        # Over TLS redis-py must introduce itself, or it takes a session ticket for an unread reply and gives up.
+        options["driver_info"] = None
     return options | {
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "driver_info": None,
         "max_connections": 64,
     }
 
