@@ -1,15 +1,23 @@
 """What dgdm asks of a log: ordered records by topic and partition, offsets, transactions, fencing.
 
-Two logs implement it: `log.kafka` (aiokafka) and `log.sqlite` (files, no server). One test suite runs on both.
-A log knows records, not graphs: `consumers` and `producers` give the bytes a meaning.
+Two logs implement it: `log.kafka` (aiokafka) and `log.sqlite` (files, no server). One test suite runs on
+both. A log knows records, not graphs: `consumers` and `producers` give the bytes a meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+import zlib
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Isolation = Literal["read_committed", "read_uncommitted"]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key: the same for every writer, whatever its language."""
+    return zlib.crc32(key) % partitions
 
 
 class LogError(Exception):
@@ -33,7 +41,7 @@ class OffsetOutOfRangeError(LogError):
 
 
 class ProducerFencedError(LogError):
-    """A later producer with the same transactional id has started, or the log timed this one's transaction out."""
+    """A later producer with the same transactional id has started, or the transaction was timed out."""
 
 
 class RecordRejectedError(LogError):
@@ -91,7 +99,7 @@ class LogReader(Protocol):
     async def poll(self, max_records: int, timeout: float) -> list[Record]:  # noqa: ASYNC109 - the longest wait for the first record
         """Records in offset order within each partition; [] when none came within `timeout` seconds.
 
-        Raises OffsetOutOfRangeError, LogUnavailableError.
+        Raises OffsetOutOfRangeError, NotAuthorizedError, UnknownTopicError, LogUnavailableError.
         """
 
     async def beginning_offsets(self) -> dict[int, int]:
@@ -102,7 +110,11 @@ class LogReader(Protocol):
 
 
 class LogWriter(Protocol):
-    """An idempotent producer."""
+    """An idempotent producer.
+
+    After a ProducerFencedError, a LogUnavailableError or a cancelled call the writer is dead, because what it
+    wrote is unknown: every call but `close` repeats the error, and a new writer is the way on.
+    """
 
     async def start(self) -> None:
         """Connect; a transactional writer also fences and aborts its predecessor."""
@@ -116,7 +128,10 @@ class LogWriter(Protocol):
     async def append(self, topic: str, partition: int, messages: Sequence[Message]) -> int:
         """Write in order and wait for the acknowledgement: the offset after the last message.
 
-        Raises RecordRejectedError, ProducerFencedError, LogUnavailableError.
+        At least one message. One that is too large, or without a key on a compacted topic, is refused before
+        anything is written, and the writer lives on.
+        Raises RecordRejectedError, UnknownTopicError, NotAuthorizedError, ProducerFencedError,
+        LogUnavailableError.
         """
 
 

@@ -1,0 +1,231 @@
+"""Writing Kafka: an idempotent producer fed with whole batches, in transactions or without."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiokafka import AIOKafkaProducer, errors
+
+from .interface import LogError, LogUnavailableError, Message, RecordRejectedError, UnknownTopicError
+from .kafka_admin import KafkaAdmin
+from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down
+from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, limits_of, roughly
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+
+T = TypeVar("T")
+
+BATCH_BYTES = 512 << 10
+
+
+class KafkaWriter:
+    """A writer; with a transactional id, a transactional one."""
+
+    def __init__(
+        self, connection: KafkaConnection, transactional_id: str | None = None, timeout: float | None = None
+    ) -> None:
+        self._connection = connection
+        self._id = transactional_id
+        self._timeout = timeout
+        self._producer: AIOKafkaProducer | None = None
+        self._topics: dict[str, TopicLimits] = {}
+        self._in_transaction = False
+        self._dead: LogError | None = LogError("this writer has not been started")
+
+    async def start(self) -> None:
+        """Connect; with a transactional id also fence the predecessor and abort what it left open."""
+        transaction = {} if self._timeout is None else {"transaction_timeout_ms": int(self._timeout * 1000)}
+        producer = AIOKafkaProducer(
+            **self._connection.options,
+            **transaction,
+            transactional_id=self._id,
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            metadata_max_age_ms=30_000,
+        )
+        self._producer = producer
+        doing = "starting to write" if self._id is None else f"starting transactional id {self._id!r}"
+        try:
+            async with asyncio.timeout(self._connection.delivery_timeout):
+                await producer.start()
+        except errors.KafkaConnectionError:
+            await self.close()
+            raise await self._connection.diagnose() from None
+        except TimeoutError as exc:
+            await self.close()
+            raise LogUnavailableError(
+                f"{doing}: the broker gave no producer id within {self._connection.delivery_timeout:.0f} s "
+                "(one broker alone needs transaction.state.log.replication.factor=1 and min.isr=1)"
+            ) from exc
+        except errors.KafkaError as exc:
+            await self.close()
+            raise log_error(exc, doing) from exc
+        except BaseException:
+            await self.close()
+            raise
+        self._dead = None
+
+    async def close(self) -> None:
+        """Abort an open transaction and disconnect, in bounded time; twice and after a failed start is fine.
+
+        What a dead writer left open is aborted by its successor, or by the broker when it times out.
+        """
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        healthy = self._dead is None
+        self._dead = LogError("this writer is closed")
+        if healthy and self._in_transaction:
+            with suppress(errors.KafkaError, AssertionError, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await producer.abort_transaction()
+        sender, pending = producer._sender, producer._message_accumulator  # noqa: SLF001 - stop() hangs without a broker
+        await shut_down(
+            producer.stop() if healthy else _mark_closed(producer), [sender, pending], producer.client
+        )
+        pending.fail_all(errors.ProducerClosed())  # a call that still waits
+        waiter = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - its error is ours already
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises UnknownTopicError."""
+        async with self._outcome(f"looking up {topic!r}") as producer:
+            return (await self._limits(producer, topic)).partitions
+
+    async def append(self, topic: str, partition: int, messages: Sequence[Message]) -> int:
+        """Write in order and wait for the acknowledgement: the offset after the last message."""
+        async with self._outcome(f"writing to {topic!r}") as producer:
+            if self._id is not None and not self._in_transaction:
+                raise LogError("append to a transactional writer outside a transaction: call begin first")
+            limits = await self._limits(producer, topic)
+            try:
+                check_messages(topic, limits, partition, messages)
+            except RecordRejectedError:  # unless somebody has raised the limit since
+                del self._topics[topic]
+                limits = await self._limits(producer, topic)
+                check_messages(topic, limits, partition, messages)
+            return await self._send(
+                producer, topic, partition, _split(producer, messages, limits.max_message_bytes)
+            )
+
+    async def begin(self) -> None:
+        """Open a transaction; the broker counts its life from its first record."""
+        async with self._outcome("beginning a transaction") as producer:
+            if self._in_transaction:
+                raise LogError("a transaction is open already: commit or abort it first")
+            await self._in_time(producer.begin_transaction())
+            self._in_transaction = True
+
+    async def commit(self) -> None:
+        """Commit it. Raises ProducerFencedError, LogUnavailableError (outcome unknown)."""
+        async with self._outcome("committing a transaction") as producer:
+            self._require_transaction()
+            await self._in_time(producer.commit_transaction())
+            self._in_transaction = False
+
+    async def abort(self) -> None:
+        """Abort it. Raises ProducerFencedError, LogUnavailableError."""
+        async with self._outcome("aborting a transaction") as producer:
+            self._require_transaction()
+            await self._in_time(producer.abort_transaction())
+            self._in_transaction = False
+
+    def _require_transaction(self) -> None:
+        if not self._in_transaction:
+            raise LogError("no transaction is open: call begin first")
+
+    async def _send(
+        self, producer: AIOKafkaProducer, topic: str, partition: int, batches: Iterator[Any]
+    ) -> int:
+        sent, count = [], 0
+        for batch in batches:
+            future = await self._in_time(producer.send_batch(batch, topic, partition=partition))
+            future.add_done_callback(_seen)
+            sent.append(future)
+            count = batch.record_count()
+        for future in sent:
+            last = await self._in_time(future)
+        if last.offset < 0:
+            raise LogUnavailableError(
+                f"writing to {topic!r}: the broker has the records but has forgotten where"
+            )
+        return int(last.offset) + count
+
+    async def _in_time(self, awaitable: Awaitable[T]) -> T:
+        """An idempotent producer of aiokafka retries for ever; this is how long we wait."""
+        async with asyncio.timeout(self._connection.delivery_timeout):
+            return await awaitable
+
+    async def _limits(self, producer: AIOKafkaProducer, topic: str) -> TopicLimits:
+        if topic not in self._topics:
+            admin = KafkaAdmin(producer.client, self._connection.request_timeout)
+            info = (await admin.describe([topic])).get(topic)
+            if info is None:
+                raise UnknownTopicError(f"there is no topic {topic!r} on {self._connection.bootstrap}")
+            producer.client.add_topic(topic)
+            self._topics[topic] = limits_of(info.partitions, info.config)
+        return self._topics[topic]
+
+    @asynccontextmanager
+    async def _outcome(self, doing: str) -> AsyncIterator[AIOKafkaProducer]:
+        """Refuse when dead; die of all but the interface's own refusals: what was written is unknown then."""
+        if self._dead is not None or self._producer is None:
+            raise _again(self._dead or LogError("this writer is closed"))
+        sender = self._producer._sender.sender_task  # noqa: SLF001 - where a fenced producer keeps its error
+        try:
+            if sender.done():
+                raise errors.ProducerClosed
+            yield self._producer
+        except LogUnavailableError as exc:
+            self._dead = exc
+            raise
+        except LogError:
+            raise
+        except asyncio.CancelledError:
+            self._dead = LogUnavailableError(f"{doing} was cancelled: what it wrote is unknown")
+            raise
+        except (
+            errors.KafkaError,
+            errors.IllegalOperation,
+            AssertionError,
+            OSError,
+        ) as exc:  # aiokafka asserts states
+            failed = sender.exception() if sender.done() and not sender.cancelled() else None
+            self._dead = log_error(failed or exc, doing)
+            raise self._dead from exc
+
+
+def _split(producer: AIOKafkaProducer, messages: Sequence[Message], limit: int) -> Iterator[Any]:
+    """Batches in order, none above the topic's limit; timestamps are the moment of writing."""
+    room = min(BATCH_BYTES, limit) - BATCH_OVERHEAD
+    batch, used = producer.create_batch(), 0
+    for message in messages:
+        size = roughly(message)
+        if used and used + size > room:
+            batch.close()
+            yield batch
+            batch, used = producer.create_batch(), 0
+        key, value, headers = message
+        batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+        used += size
+    batch.close()
+    yield batch
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """The first failure of several is raised; the others are not to be complained about."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _again(error: LogError) -> LogError:
+    """A new exception each time: one that is raised again and again grows its traceback."""
+    return type(error)(*error.args)
+
+
+async def _mark_closed(producer: AIOKafkaProducer) -> None:
+    producer._closed = True  # noqa: SLF001 - its stop() would wait for what cannot be sent
