@@ -87,6 +87,14 @@ def test_the_examples_in_python_are_true() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
+def test_the_diagram_of_states_is_the_table() -> None:
+    from dgdm.state.lifecycle import SUCCESSORS
+
+    text = (ROOT / "docs" / "discussions.md").read_text()
+    drawn = set(re.findall(r"^    ([A-Z]+) --> ([A-Z]+)", text, re.MULTILINE))
+    assert drawn == {(old.name, new.name) for old, successors in SUCCESSORS.items() for new in successors}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
