@@ -28,11 +28,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "producers": {"schemas", "log"},
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
+    "audit": LOWER | {"connections"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
     "examples": LOWER | {"streaming", "connections"},
-    "cli": LOWER | {"streaming", "connections", "telemetry", "worker", "examples"},
+    "cli": LOWER | {"streaming", "connections", "audit", "telemetry", "worker", "examples"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming"},  # lazily: see the last tests
 }

@@ -100,3 +100,19 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_every_variable_the_pages_name_is_a_setting() -> None:
+    from dgdm.settings import Settings
+
+    others = {
+        "CONFIG",
+        "SEED",
+        "REQUIRE_INTEGRATION",
+        "OFFLINE",
+        "OFFLINE_CACHE",
+    }  # the file, the tests, the kit
+    known = {name.upper() for name in Settings.model_fields} | others
+    for page in [*PAGES, ROOT / "docker-compose.yml", ROOT / "Dockerfile", ROOT / "Makefile"]:
+        named = set(re.findall(r"\bDGDM_([A-Z_]+[A-Z])\b", page.read_text()))
+        assert named <= known, page.name
