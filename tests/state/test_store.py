@@ -8,12 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from stores import FEATURES, RedisProcess, changes, contents, some_meta
+
 from dgdm.state import open_store, packing
 from dgdm.state.store import (
     GraphStore,
@@ -25,7 +27,9 @@ from dgdm.state.store import (
     StoreError,
     StoreFormatError,
 )
-from stores import FEATURES, RedisProcess, changes, contents, some_meta
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
 EMPTY: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}}
@@ -63,7 +67,11 @@ def leftovers(store: GraphStore, store_url: str, server: RedisProcess | None) ->
     """Key generations or spaces stored beside the one in use."""
     if store_url.startswith("sqlite"):
         with sqlite3.connect(store_url.removeprefix("sqlite:///")) as db:
-            spaces = {space for table in ("features", "vectors", "arcs", "ids") for (space,) in db.execute(f"SELECT DISTINCT space FROM {table}")}  # noqa: E501 - one query
+            spaces = {
+                space
+                for table in ("features", "vectors", "arcs", "ids")
+                for (space,) in db.execute(f"SELECT DISTINCT space FROM {table}")
+            }
             current = {space for (space,) in db.execute("SELECT space FROM graphs")}
         db.close()
         return len(spaces - current)
@@ -75,7 +83,7 @@ def leftovers(store: GraphStore, store_url: str, server: RedisProcess | None) ->
 
 
 @pytest.fixture
-def count_leftovers(store_url: str, store: GraphStore, request: pytest.FixtureRequest):
+def count_leftovers(store_url: str, store: GraphStore, request: pytest.FixtureRequest) -> Callable[[], int]:
     server = None if store_url.startswith("sqlite") else request.getfixturevalue("redis_server")
     return lambda: leftovers(store, store_url, server)
 
@@ -125,7 +133,9 @@ def test_of_many_tokens_racing_one_wins(store: GraphStore) -> None:
     assert store.owner() == Owner(f"T{wins.index(True)}", 1)
 
 
-def test_a_zombie_can_neither_commit_nor_rewrite(store: GraphStore, count_leftovers) -> None:
+def test_a_zombie_can_neither_commit_nor_rewrite(
+    store: GraphStore, count_leftovers: Callable[[], int]
+) -> None:
     zombie = written(store, FIRST)
     store.take("B", zombie)
     before = contents(store)
@@ -140,7 +150,9 @@ def test_a_zombie_can_neither_commit_nor_rewrite(store: GraphStore, count_leftov
     assert count_leftovers() == 0
 
 
-def test_an_owner_deposed_during_its_rewrite_is_refused(store: GraphStore, count_leftovers) -> None:
+def test_an_owner_deposed_during_its_rewrite_is_refused(
+    store: GraphStore, count_leftovers: Callable[[], int]
+) -> None:
     owner = written(store, FIRST)
 
     def batches() -> Iterator[StoreChanges]:
@@ -221,12 +233,16 @@ def test_a_freed_row_is_written_again_in_the_same_commit(store: GraphStore) -> N
 
 
 def test_freeing_everything_leaves_nothing_and_freeing_nothing_is_allowed(store: GraphStore) -> None:
-    freed = {"freed_ids": ["a", "b", "none"], "freed_rows": [0, 1, 99], "freed_chunks": [(0, 0), (1, 0), (9, 9)]}
+    freed = {
+        "freed_ids": ["a", "b", "none"],
+        "freed_rows": [0, 1, 99],
+        "freed_chunks": [(0, 0), (1, 0), (9, 9)],
+    }
     written(store, FIRST, changes(**freed), changes(**freed))
     assert contents(store) == EMPTY
 
 
-def test_a_rewrite_replaces_everything(store: GraphStore, count_leftovers) -> None:
+def test_a_rewrite_replaces_everything(store: GraphStore, count_leftovers: Callable[[], int]) -> None:
     owner = written(store, FIRST)
     last = changes(some_meta(event_sequence=8), features={3: [0, 0, 1]})
     store.rewrite(Owner("A", 5), owner, [SECOND, last])
@@ -252,7 +268,7 @@ def test_a_rewrite_without_a_batch_is_refused(store: GraphStore) -> None:
     assert store.owner() == owner
 
 
-def test_of_two_rewriters_the_first_is_refused(store: GraphStore, count_leftovers) -> None:
+def test_of_two_rewriters_the_first_is_refused(store: GraphStore, count_leftovers: Callable[[], int]) -> None:
     owner = written(store, FIRST)
 
     def batches() -> Iterator[StoreChanges]:
@@ -398,7 +414,9 @@ def test_a_large_commit_is_loaded_equal(store: GraphStore) -> None:
     )
     written(store, sent)
 
-    found = {name: row for names, numbers in store.ids() for name, row in zip(names, numbers.tolist(), strict=True)}
+    found = {
+        name: row for names, numbers in store.ids() for name, row in zip(names, numbers.tolist(), strict=True)
+    }
     assert found == dict(zip(ids, rows.tolist(), strict=True))
     for batches, values in ((store.features(), sent.features), (store.vectors(), sent.vectors)):
         loaded = np.full((count, FEATURES), np.nan, np.float32)
@@ -411,7 +429,7 @@ def test_a_large_commit_is_loaded_equal(store: GraphStore) -> None:
     assert _arcs(store.arcs()) == _arcs([(sent.chunks, sent.chunk_ends, sent.targets, sent.weights)])
 
 
-def _arcs(batches) -> dict[tuple[int, int], bytes]:
+def _arcs(batches: Iterable[tuple]) -> dict[tuple[int, int], bytes]:
     found = {}
     for chunks, ends, targets, weights in batches:
         starts = [0, *ends[:-1].tolist()]
@@ -426,12 +444,14 @@ def _arcs(batches) -> dict[tuple[int, int], bytes]:
 def crasher(store_url: str, *words: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(ROOT / ".path"), str(ROOT / "tests")])
     command = [sys.executable, str(Path(__file__).with_name("crasher.py")), store_url, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
 
 
 @pytest.mark.parametrize("step", list(RewriteStep))
 def test_a_rewrite_killed_at_any_step_leaves_the_old_graph_or_the_new(
-    store_url: str, store: GraphStore, step: RewriteStep, count_leftovers
+    store_url: str, store: GraphStore, step: RewriteStep, count_leftovers: Callable[[], int]
 ) -> None:
     old = written(store, FIRST)
     before = contents(store)
@@ -449,7 +469,9 @@ def test_a_rewrite_killed_at_any_step_leaves_the_old_graph_or_the_new(
     assert count_leftovers() == 0
 
 
-def test_the_next_rewrite_cleans_up_after_a_crashed_one(store_url: str, store: GraphStore, count_leftovers) -> None:
+def test_the_next_rewrite_cleans_up_after_a_crashed_one(
+    store_url: str, store: GraphStore, count_leftovers: Callable[[], int]
+) -> None:
     owner = written(store, FIRST)
     with crasher(store_url, "rewrite", RewriteStep.ALL_WRITTEN) as process:
         process.communicate()
@@ -459,7 +481,9 @@ def test_the_next_rewrite_cleans_up_after_a_crashed_one(store_url: str, store: G
     assert contents(store)["ids"] == {"c": 2}
 
 
-def test_a_writer_killed_under_load_has_lost_no_acknowledged_commit(store_url: str, store: GraphStore) -> None:
+def test_a_writer_killed_under_load_has_lost_no_acknowledged_commit(
+    store_url: str, store: GraphStore
+) -> None:
     with crasher(store_url, "commits") as process:
         assert process.stdout is not None
         acknowledged = 0

@@ -9,11 +9,12 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from stores import RedisProcess, TearingProxy, changes, contents, poll_until, running_redis, some_meta
+
 from dgdm.state import open_store
 from dgdm.state.redis_layout import scan_hash
 from dgdm.state.store import (
@@ -24,9 +25,12 @@ from dgdm.state.store import (
     StoreFormatError,
     StoreUnavailableError,
 )
-from stores import RedisProcess, TearingProxy, changes, contents, poll_until, running_redis, some_meta
 
-SECRET = "correct-horse-battery"  # noqa: S105 - a test's own
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET = "correct-horse-battery"
 FIRST = changes(ids={"a": 0}, features={0: [1, 2, 3]}, vectors={0: [1, 1, 1]}, arcs={(0, 0): {0: 1.0}})
 SECOND = changes(some_meta(event_sequence=2), features={1: [4, 5, 6]})
 
@@ -57,14 +61,19 @@ def answers(store: GraphStore) -> bool:
 
 def test_a_killed_redis_keeps_every_acknowledged_commit(fragile: RedisProcess, store: GraphStore) -> None:
     acknowledged = 1
-    killer = threading.Timer(0.3, fragile.kill)
-    killer.start()
-    with pytest.raises(StoreUnavailableError, match="does not answer"):
+
+    def commit_for_ever() -> None:
+        nonlocal acknowledged
         while True:
             number = acknowledged + 1
             rows = {row: [float(number)] * 3 for row in range(200)}
             store.commit(Owner("A", number), changes(some_meta(event_sequence=number), features=rows))
             acknowledged = number
+
+    killer = threading.Timer(0.3, fragile.kill)
+    killer.start()
+    with pytest.raises(StoreUnavailableError, match="does not answer"):
+        commit_for_ever()
     killer.join()
     with pytest.raises(StoreUnavailableError):
         store.owner()
@@ -192,7 +201,9 @@ def test_an_old_redis_is_refused(redis_server: RedisProcess, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("key", ["meta", "lease"])
-def test_a_key_of_another_type_is_a_foreign_format(fragile: RedisProcess, store: GraphStore, key: str) -> None:
+def test_a_key_of_another_type_is_a_foreign_format(
+    fragile: RedisProcess, store: GraphStore, key: str
+) -> None:
     fragile.command("DEL", f"{{dgdm:g}}:{key}")
     fragile.command("SADD", f"{{dgdm:g}}:{key}", "x")
     attempts = {
@@ -229,7 +240,9 @@ def test_torn_values_are_a_format_error(fragile: RedisProcess, store: GraphStore
         ("arcs:0", b"\0\0\0\0\0\0\0\0", store.arcs),
         ("vectors:0", b"12345", store.vectors),
     ):
-        fragile.command("HSET", f"{{dgdm:g}}:{generation}:{kind}", field, b"12345678901" + b"2" * (kind[0] == "v"))
+        fragile.command(
+            "HSET", f"{{dgdm:g}}:{generation}:{kind}", field, b"12345678901" + b"2" * (kind[0] == "v")
+        )
         with pytest.raises(StoreFormatError):
             list(read())
 
@@ -281,7 +294,9 @@ def test_a_password_is_accepted_from_the_url_and_beside_it(guarded: RedisProcess
         store.close()
 
 
-def test_a_wrong_or_missing_password_is_said_in_words(guarded: RedisProcess, redis_server: RedisProcess) -> None:
+def test_a_wrong_or_missing_password_is_said_in_words(
+    guarded: RedisProcess, redis_server: RedisProcess
+) -> None:
     for error in (
         refusal(guarded.url, password=SECRET + "x"),
         refusal(f"redis://:{SECRET}x@127.0.0.1:{guarded.port}"),

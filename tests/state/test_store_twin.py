@@ -6,11 +6,12 @@ import copy
 from dataclasses import dataclass, field
 
 import pytest
-from dgdm.state import open_store
-from dgdm.state.store import Owner, StoreConflictError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import changes, contents, some_meta
+
+from dgdm.state import open_store
+from dgdm.state.store import Owner, StoreConflictError
 
 # Around the ends of Redis' buckets, and few, so that they meet again and again.
 ROWS = st.sampled_from([0, 1, 2, 65535, 65536, 2**31 - 1])
