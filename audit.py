@@ -16,8 +16,9 @@ from .connections import connect_log, connect_store, rules_of
 from .consumers.embeddings import EmbeddingStream
 from .consumers.events import EventSource
 from .consumers.progress import read_progress
-from .diffusion.exact import Certificate, certify, fixed_point, transition
+from .diffusion.exact import Certificate, certify
 from .state.graph import GraphState
+from .state.solution import solve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,9 @@ async def audit(settings: Settings, *, from_log: bool = False) -> Audit:
             if graph is not None:
                 return await _compare(settings, log, progress, graph)
             await asyncio.sleep(settings.progress_interval)
-        raise NothingToCertifyError("the checkpoint is ahead of every progress record: try again when events flow")
+        raise NothingToCertifyError(
+            "the checkpoint is ahead of every progress record: try again when events flow"
+        )
     finally:
         await log.close()
         store.close()
@@ -81,7 +84,9 @@ async def _graph_at(
     try:
         begin = await source.reader.beginning_offsets()
         features = settings.features or len(progress.accuracy)
-        graph = GraphState(rules_of(settings.model_copy(update={"features": features}), stored), settings.alpha)
+        graph = GraphState(
+            rules_of(settings.model_copy(update={"features": features}), stored), settings.alpha
+        )
         start = begin
         if stored is not None and store is not None and any(begin.values()):
             if any(stored.event_offsets.get(p, 0) > end for p, end in progress.event_offsets.items()):
@@ -89,7 +94,9 @@ async def _graph_at(
             await asyncio.to_thread(graph.restore, store, stored)
             start = {p: stored.event_offsets.get(p, 0) for p in begin}
         elif any(begin.values()):
-            raise NothingToCertifyError(f"{settings.events_topic} begins at {begin}, not 0: certify with the store")
+            raise NothingToCertifyError(
+                f"{settings.events_topic} begins at {begin}, not 0: certify with the store"
+            )
         source.seek(start)
         while any(source.reader.positions().get(p, 0) < end for p, end in progress.event_offsets.items()):
             batch = await source.poll(50_000, 1.0)
@@ -130,20 +137,3 @@ async def _compare(settings: Settings, log: Log, progress: Progress, graph: Grap
     held = np.array([table[node] for node in ids], np.float64).reshape(len(ids), width)
     unchecked = sum(node not in table for node in exact) - len(missing)
     return Audit(progress, certify(ids, truth, held, progress.bound), missing, extra, unchecked, exact)
-
-
-def solve(graph: GraphState) -> dict[str, NDArray[np.float64]]:
-    """The exact answer for a graph's arcs and features, by id, in feature units."""
-    g = graph.arrays
-    rows = np.array([row for row, node in enumerate(graph.row_ids) if node is not None], np.int64)
-    place = np.full(len(g.alive), -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    length = g.rows.length[rows]
-    at = np.repeat(g.rows.offset[rows] - np.concatenate(([0], np.cumsum(length)[:-1])), length) if len(rows) else rows
-    at = at + np.arange(len(at))
-    p = transition(
-        np.repeat(np.arange(len(rows)), length), place[g.rows.target[at]], g.rows.weight[at], len(rows)
-    )
-    x = graph.rules.raw(g.X[rows]).astype(np.float64)
-    h = fixed_point(p, x, graph.alpha)
-    return {graph.row_ids[row] or "": h[i] for i, row in enumerate(rows.tolist())}

@@ -1,0 +1,5 @@
+"""python -m dgdm"""
+
+from .cli import main
+
+main()

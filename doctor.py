@@ -1,0 +1,83 @@
+"""What is reachable, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .connections import connect_log, connect_store
+from .consumers.progress import read_progress
+from .log.interface import LogError
+from .log.topics import check_topics
+from .state.lifecycle import WorkerState
+from .state.store import StoreError
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    message: str
+
+
+async def is_ready(settings: Settings) -> tuple[bool, str]:
+    """Whether a worker serves the graph, and what the lease says. Raises StoreError."""
+    store = connect_store(settings)
+    try:
+        lease = await asyncio.to_thread(store.lease)
+    finally:
+        store.close()
+    if lease is None:
+        return False, f"no worker holds graph {settings.graph!r}: start `dgdm worker`"
+    return lease.state == WorkerState.SERVING.value, lease.state
+
+
+async def diagnose(settings: Settings, plans: list[Any]) -> list[Finding]:
+    """Look at log, topics, store, worker and freshness, and say what to do about each."""
+    findings = [await _look("store", settings.store, lambda: _store(settings))]
+    log = connect_log(settings)
+    try:
+
+        async def topics() -> tuple[bool, str]:
+            problems = await check_topics(log, plans)
+            return not problems, "; ".join(problems) or "reachable, all topics as they should be"
+
+        findings.append(await _look("log", settings.log, topics))
+
+        async def progress() -> tuple[bool, str]:
+            record = await read_progress(log, settings.progress_topic, settings.graph)
+            if record is None:
+                return True, "nothing published yet"
+            return True, f"sequence {record.sequence}, {record.nodes} nodes, bound {max(record.bound):g}"
+
+        if findings[-1].ok:
+            findings.append(await _look("progress", settings.progress_topic, progress))
+    finally:
+        await log.close()
+    findings.append(await _look("worker", settings.graph, lambda: is_ready(settings)))
+    return findings
+
+
+async def _store(settings: Settings) -> tuple[bool, str]:
+    store = connect_store(settings)
+    try:
+        found = await asyncio.to_thread(store.check)
+        meta = await asyncio.to_thread(store.meta)
+    finally:
+        store.close()
+    held = (
+        "empty" if meta is None else f"{meta.nodes} nodes, {meta.arcs} arcs, sequence {meta.event_sequence}"
+    )
+    return not any(f.fatal for f in found), "; ".join([f.message for f in found] + [held])
+
+
+async def _look(what: str, where: str, ask: Any) -> Finding:
+    try:
+        ok, message = await ask()
+    except (LogError, StoreError) as error:
+        return Finding(what, False, str(error))
+    return Finding(what, ok, message if what != "worker" else f"{where}: {message}")
