@@ -29,9 +29,9 @@ Change = Embedding | Removed
 class EmbeddingStream:
     """Changes of embeddings, in the order of the log.
 
-        async with EmbeddingStream("kafka://localhost:9092") as stream:
-            async for change in stream:
-                ...
+    async with EmbeddingStream("kafka://localhost:9092") as stream:
+        async for change in stream:
+            ...
     """
 
     def __init__(

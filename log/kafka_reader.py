@@ -97,7 +97,7 @@ class KafkaReader:
     async def poll(self, max_records: int, timeout: float) -> list[Record]:  # noqa: ASYNC109 - the interface's name
         """Records in offset order within each partition; [] when none came within `timeout` seconds.
 
-        Raises OffsetOutOfRangeError, NotAuthorizedError, UnknownTopicError; LogUnavailableError when no broker
+        Raises OffsetOutOfRangeError, NotAuthorizedError, UnknownTopicError; LogUnavailableError when nobody
         has answered for a while (the `silence` of the log).
         """
         consumer = self._started

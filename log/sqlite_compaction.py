@@ -1,8 +1,8 @@
 """What a SQLite log forgets: superseded records of compacted topics, and records past their retention.
 
 Like Kafka's cleaner it reads the dirty end of a partition, up to the last stable offset, and remembers the
-offset of the latest record per key; work and locks are one small chunk at a time. The last record per key stays, a
-tombstone for `delete.retention.ms`.
+offset of the latest record per key; work and locks are one small chunk at a time. The last record per key
+stays, a tombstone for `delete.retention.ms`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ class TopicPlan(NamedTuple):
     why: str
 
 
-def plans(events: str, embeddings: str, progress: str, dead_letters: str, partitions: int = 1) -> list[TopicPlan]:
+def plans(
+    events: str, embeddings: str, progress: str, dead_letters: str, partitions: int = 1
+) -> list[TopicPlan]:
     """One partition for events: a total order, so that a replay gives the same graph."""
     keep = {"cleanup.policy": "delete", "retention.ms": "-1"}
     compact = {"cleanup.policy": "compact"}

@@ -44,7 +44,9 @@ def format_of(path: str) -> Format:
     name = Path(path).name.lower().removesuffix(".gz")
     extension = Path(name).suffix
     if extension not in EXTENSIONS:
-        raise ValueError(f"{path}: cannot tell the format from {extension!r}: say --format jsonl, csv or msgpack")
+        raise ValueError(
+            f"{path}: cannot tell the format from {extension!r}: say --format jsonl, csv or msgpack"
+        )
     return EXTENSIONS[extension]
 
 
