@@ -217,7 +217,7 @@ def _options(address: RedisAddress) -> dict[str, Any]:
         tls = {"ssl_ca_certs": address.tls.cafile, "ssl_certfile": address.tls.certfile}
         options |= {**tls, "ssl_keyfile": address.tls.keyfile}
     else:
-        # Over TLS redis-py must introduce itself, or it takes a session ticket for an unread reply and gives up.
+        # Over TLS redis-py must introduce itself, or it would take a session ticket for a stray reply.
         options["driver_info"] = None
     return options | {
         "socket_timeout": address.timeout,

@@ -30,8 +30,7 @@ def commits(url: str) -> None:
         number = owner.sequence
         rows = {row: [float(number)] * 3 for row in range(50)}
         store.commit(owner, changes(some_meta(event_sequence=number), features=rows))
-        sys.stdout.write(f"{number}
-")  # read by the test
+        sys.stdout.write(f"{number}\n")  # read by the test
         sys.stdout.flush()
 
 

@@ -322,19 +322,31 @@ def test_a_user_without_permission_is_told_which(fragile: RedisProcess, store: G
     reader.close()
 
 
-def test_what_is_not_a_redis_is_said_so() -> None:
-    def serve(server: socket.socket) -> None:
-        connection, _ = server.accept()
-        connection.recv(1 << 16)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        connection.close()
+def answer_once(server: socket.socket, reply: bytes) -> None:
+    """Answer the first words of one client, and put them in the reply's place for them."""
+    connection, _ = server.accept()
+    received = connection.recv(1 << 16)
+    connection.sendall(reply.replace(b"RECEIVED", b" ".join(received.split())))
+    connection.close()
 
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a Redis"),
+        (b"-ERR unknown command RECEIVED\r\n", r"refuses a command \(unknown command .*AUTH .* \*\*\*"),
+    ],
+)
+def test_what_is_not_a_redis_is_said_so(reply: bytes, said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve, args=(server,))
+        thread = threading.Thread(target=answer_once, args=(server, reply))
         thread.start()
-        error = refusal(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        store = open_store(f"redis://127.0.0.1:{server.getsockname()[1]}", "g", password=SECRET)
+        with pytest.raises(StoreError, match=said) as refused:
+            store.owner()
+        store.close()
         thread.join()
-    assert "is not a Redis" in str(error)
+    assert SECRET not in str(refused.value)
 
 
 def test_tls_to_a_plain_port_is_said_so(redis_server: RedisProcess) -> None:
