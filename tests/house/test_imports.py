@@ -29,11 +29,14 @@ MAY_KNOW: dict[str, set[str]] = {
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
+    "exporting": {"settings", "connections", "consumers"},
+    "doctor": LOWER | {"connections"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
     "examples": LOWER | {"streaming", "connections"},
-    "cli": LOWER | {"streaming", "connections", "audit", "telemetry", "worker", "examples"},
+    "cli": LOWER
+    | {"streaming", "connections", "audit", "exporting", "doctor", "telemetry", "worker", "examples"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming"},  # lazily: see the last tests
 }
