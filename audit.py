@@ -17,6 +17,7 @@ from .consumers.embeddings import EmbeddingStream
 from .consumers.events import EventSource
 from .consumers.progress import read_progress
 from .diffusion.exact import Certificate, certify
+from .schemas.embeddings import Embedding
 from .state.graph import GraphState
 from .state.solution import solve
 
@@ -125,7 +126,7 @@ async def _compare(settings: Settings, log: Log, progress: Progress, graph: Grap
             for change, record in await stream.poll_records():
                 if record.offset >= progress.output_offsets.get(record.partition, 0):
                     later.add(change.id)
-                elif hasattr(change, "vector"):
+                elif isinstance(change, Embedding):
                     table[change.id] = change.vector
                 else:
                     table.pop(change.id, None)

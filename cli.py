@@ -192,55 +192,28 @@ def produce(
     extra: Set = None,
 ) -> None:
     """Events from JSON lines, CSV edge lists, MessagePack streams; bad lines are counted and shown."""
-    from .producers.files import BadLine, format_of, open_input, read_events
-    from .producers.graph import GraphProducer
+    from .producers.files import BadLine
+    from .producing import Sent, send_files
 
     settings = load({"log": log, "graph": graph}, extra)
     if kind not in (None, "jsonl", "csv", "msgpack"):
         raise fail(f"--format {kind!r} is none of jsonl, csv, msgpack")
 
-    async def main() -> tuple[int, int]:
-        from .connections import connect_log
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("")
 
-        good, bad = 0, 0
-        columns = (SpinnerColumn(), TextColumn("{task.description}"))
-        connected = connect_log(settings)
+        def tell(path: str, sent: Sent, bad: BadLine | None) -> None:
+            bar.update(task, description=f"{path}: {sent.events} events, {sent.bad} bad lines")
+            if bad is not None and sent.bad <= 10:
+                err.print(f"{path}:{bad.number}: {bad.reason}: {bad.text}", markup=False, highlight=False)
+
         try:
-            async with GraphProducer(
-                connected,
-                settings.events_topic,
-                progress_topic=settings.progress_topic,
-                graph=settings.graph,
-            ) as producer:
-                with Bar(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
-                    task = bar.add_task("")
-                    for path in files:
-                        name = kind or ("jsonl" if path == "-" else format_of(path))
-                        with open_input(path) as stream:
-                            for item in read_events(stream, name):  # type: ignore[arg-type]
-                                if isinstance(item, BadLine):
-                                    bad += 1
-                                    if bad <= 10:
-                                        err.print(
-                                            f"{path}:{item.number}: {item.reason}: {item.text}", markup=False
-                                        )
-                                    continue
-                                await producer.send(item)
-                                good += 1
-                                if good % 1000 == 0:
-                                    bar.update(task, description=f"{path}: {good} events, {bad} bad lines")
-                if wait:
-                    await producer.visible(3600)
-        finally:
-            await connected.close()
-        return good, bad
-
-    try:
-        good, bad = run(main)
-    except (OSError, ValueError) as error:
-        raise fail(str(error)) from None
-    out.print(f"{good} events sent, {bad} bad lines")
-    if bad:
+            sent = run(lambda: send_files(settings, files, kind, wait=wait, tell=tell))
+        except (OSError, ValueError) as error:
+            raise fail(str(error)) from None
+    out.print(f"{sent.events} events sent, {sent.bad} bad lines")
+    if sent.bad:
         raise typer.Exit(1)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -79,7 +80,7 @@ class Pipeline:
         self._changed = False  # since the last checkpoint
         self._oldest: int | None = None  # timestamp of the first record no publication covers yet
 
-    async def replay(self, tail: Tail, ends: dict[int, int]) -> None:
+    async def replay(self, tail: Tail, ends: Mapping[int, int]) -> None:
         """Catch up without publishing until nothing consumers hold is ahead, then announce what differs."""
         self._report(Step.REPLAY, "before")
         offsets = self._checkpoint.position.event_offsets
@@ -116,10 +117,12 @@ class Pipeline:
         await self._stop_polling()
         await self._kernel(lambda: self._graph.push(deadline))
         await self._publish_all()
-        while not await self._checkpoint.commit() and not deadline.passed:
-            await asyncio.sleep(0.05)
         try:
-            await asyncio.wait_for(self._checkpoint.written(), deadline.remaining)
+            async with asyncio.timeout(deadline.remaining):
+                if not await self._checkpoint.commit():
+                    await self._checkpoint.written()
+                    await self._checkpoint.commit()
+                await self._checkpoint.written()
         except TimeoutError:
             log.warning(
                 "stopped_without_checkpoint",
@@ -169,7 +172,7 @@ class Pipeline:
         while start < len(batch.events):
             staged = self._graph.stage(batch.events, start)
             ran = await self._kernel(
-                lambda staged=staged: self._graph.run(staged, push=push, deadline=Deadline.after(SLICE))
+                partial(self._graph.run, staged, push=push, deadline=Deadline.after(SLICE))
             )
             for index, error in staged.rejected + ran.rejected:
                 await self._dead_letters.put(self._source.topic, batch.records[index], error)

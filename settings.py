@@ -41,14 +41,14 @@ class Settings(BaseSettings):
     )
     offset: Columns = Field(
         [0.0],
-        description="Subtracted from the features inside the arrays, so that float32 spends its digits on what moves: one number, or one per column.",
+        description="Subtracted from features inside the arrays, to save float32's digits: one number, or one per column.",
     )
     directed: bool = Field(
         False, description="Whether an edge points from source to target only. Frozen once stored."
     )
     aggregate: Literal["in", "out"] = Field(
         "in",
-        description="Directed graphs: a node averages over the nodes that point at it, or over those it points at. Frozen once stored.",
+        description="Directed: average over nodes that point at a node, or that it points at. Frozen once stored.",
     )
     unknown_nodes: Literal["create", "reject"] = Field(
         "create", description="What an edge to, or features of, an unknown node do."
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     dirty_rows: int = Field(
         500_000,
         ge=1,
-        description="Changed rows held while the store is away; at this number the worker pauses. A checkpoint is due at half of it.",
+        description="Changed rows held while the store is away; then the worker pauses. Half of it: a checkpoint.",
     )
     max_staleness: float = Field(5.0, gt=0, description="Seconds between publications while catching up.")
     catch_up: int = Field(

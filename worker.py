@@ -109,7 +109,9 @@ class Worker:
                 if isinstance(error, ProducerFencedError) and not await self._still_owner(store):
                     return self._fenced(str(error))
                 if time.monotonic() - self._served_at > self._settings.outage_budget:
-                    log.error("outage", message=f"gave up after {self._settings.outage_budget:g} s: {error}")
+                    log.error(  # noqa: TRY400 - an outage is a sentence, not a traceback
+                        "outage", message=f"gave up after {self._settings.outage_budget:g} s: {error}"
+                    )
                     return Exit.OUTAGE
                 log.warning("recovering", message=f"starting again from the last checkpoint: {error}")
                 self._enter(WorkerState.RESTORING)
@@ -118,7 +120,7 @@ class Worker:
             except FencedError as error:
                 return self._fenced(str(error))
             except (LogError, StoreError, ValueError) as error:
-                log.error("refused", message=str(error))
+                log.error("refused", message=str(error))  # noqa: TRY400 - the same
                 return Exit.REFUSED
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING)

@@ -22,12 +22,12 @@ SMALLEST = 4  # arcs of the smallest region
 CHUNK_BITS = 8  # a stored chunk has 256 arcs
 CLASSES = 40  # region sizes are powers of two
 
-# sizes[...]
+# places in `sizes`
 PENDING, MOVED, DIRTY, ARCS, EDGES = range(5)
-# counters[...]
+# places in `counters`
 VISITED, PUSHES, ARC_UPDATES, LOST_ADDS, NOTHING_DONE, SCRUBBED = range(6)
 COUNTERS = ("visited", "pushes", "arc_updates", "lost_adds", "no_ops", "scrubbed")
-# dirty[row] bits
+# bits of `dirty`
 FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED = 1, 2, 4
 
 

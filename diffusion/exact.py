@@ -29,7 +29,7 @@ def transition(
 ) -> sparse.csr_array:
     """P [n, n]: row-stochastic, rows without arcs absorbing."""
     w = sparse.csr_array((weights.astype(np.float64), (rows, targets)), shape=(n, n))
-    total = np.asarray(w.sum(axis=1)).ravel()
+    total: Doubles = np.asarray(w.sum(axis=1)).ravel()
     scale = np.divide(1.0, total, out=np.zeros(n), where=total > 0)
     return sparse.csr_array(
         sparse.diags_array(scale) @ w + sparse.diags_array((total <= 0).astype(np.float64))

@@ -19,7 +19,7 @@ def push(g: GraphArrays, alpha: float, epsilon: float, arc_budget: int) -> int:
     """
     stop = g.counters[ARC_UPDATES] + arc_budget
     while g.sizes[PENDING] > 0:
-        chosen = _choose(g, epsilon)
+        chosen = _choose(g)
         for i in range(chosen):
             if g.counters[ARC_UPDATES] >= stop:
                 for u in g.work[i:chosen]:
@@ -36,13 +36,13 @@ def push(g: GraphArrays, alpha: float, epsilon: float, arc_budget: int) -> int:
 
 
 @kernel
-def _choose(g: GraphArrays, epsilon: float) -> int:
+def _choose(g: GraphArrays) -> int:
     """Move the large rows of `pending` to `work`."""
     n = g.sizes[PENDING]
     top = np.float32(0)
     for i in range(n):
         top = max(top, g.norm[g.pending[i]])
-    level = max(LARGE * top, 0.0)
+    level = LARGE * top
     chosen, kept = 0, 0
     for i in range(n):
         u = g.pending[i]
@@ -97,7 +97,7 @@ def _add(r: Floats, d: Floats, c: np.float32, epsilon: np.float32) -> bool:
         x = r[f] + c * d[f]
         r[f] = x
         excess += max(abs(x) - epsilon, np.float32(0))
-    return excess > 0
+    return bool(excess > 0)
 
 
 @kernel

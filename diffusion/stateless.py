@@ -84,4 +84,5 @@ def _softmax(rows: NDArray[np.int64], logits: NDArray[np.float64], n: int) -> ND
     """exp(logit − largest of the row): the row sum is taken when P is made. Never 0, so no arc is lost."""
     top = np.full(n, -np.inf)
     np.maximum.at(top, rows, logits)
-    return np.maximum(np.exp(logits - top[rows]), np.finfo(np.float64).tiny)
+    weights: NDArray[np.float64] = np.maximum(np.exp(logits - top[rows]), np.finfo(np.float64).tiny)
+    return weights

@@ -71,9 +71,7 @@ def _lines(stream: IO[bytes]) -> Iterator[GraphEvent | BadLine]:
         if not line.strip():
             continue
         try:
-            if not line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
-                raise InvalidEvent(Reason.UNDECODABLE, "a line is one JSON object")
-            yield decode_event(line)
+            yield decode_event(line if line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{") else b"")
         except InvalidEvent as error:
             yield BadLine(number, shortened(line), str(error))
 

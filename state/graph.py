@@ -15,11 +15,11 @@ from ..diffusion.adjacency import find
 from ..diffusion.apply import OVERFLOW, apply
 from ..diffusion.arrays import (
     ARCS,
+    ARCS_CHANGED,
     COUNTERS,
     DIRTY,
     EDGES,
     FEATURES_CHANGED,
-    ARCS_CHANGED,
     MOVED,
     PENDING,
     VECTOR_CHANGED,
@@ -177,7 +177,8 @@ class GraphState:
         """What consumers may rely on per column, once everything selected is acknowledged."""
         residual = max(float(max_pending(self.arrays)), self.epsilon) + self.drift + ULP * self._peak
         gap = max(self.tau, float(largest_gap(self.arrays)))
-        return ((residual / self.alpha + gap) / self.rules.scale).tolist()
+        bound: list[float] = ((residual / self.alpha + gap) / self.rules.scale).tolist()
+        return bound
 
     def gather(self, limit: int) -> Publication:
         """Copy what is to be published, at most `limit` vectors. `complete`: nothing was left behind."""

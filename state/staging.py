@@ -40,7 +40,8 @@ class Rules:
     @property
     def scale(self) -> NDArray[np.float64]:
         """[F]: a stored column is (x − offset)·scale, so that one accuracy serves all columns."""
-        return self.accuracy[0] / self.accuracy
+        scale: NDArray[np.float64] = self.accuracy[0] / self.accuracy
+        return scale
 
     def scaled(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features or vectors [.., F] as the arrays hold them."""
@@ -103,7 +104,7 @@ class Staging:
         """
         batch = Staged()
         index = start
-        for index in range(start, len(events)):  # noqa: B007 - its last value is used
+        for index in range(start, len(events)):
             event = events[index]
             if edge_room is not None and isinstance(event, AddEdge):
                 if edge_room <= 0 and batch.kind:
