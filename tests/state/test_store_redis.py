@@ -354,6 +354,29 @@ def test_tls_to_a_plain_port_is_said_so(redis_server: RedisProcess) -> None:
     assert "does this port speak TLS?" in str(error)
 
 
+def test_a_failing_redis_is_asked_once() -> None:
+    # Silent retries would repeat a write whose outcome is unknown, and keep the caller waiting.
+    connections = 0
+
+    def hang_up(server: socket.socket) -> None:
+        nonlocal connections
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                if not connection.recv(1 << 16):
+                    return
+                connections += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=hang_up, args=(server,))
+        thread.start()
+        error = refusal(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        socket.create_connection(server.getsockname()).close()
+        thread.join()
+    assert isinstance(error, StoreUnavailableError)
+    assert connections == 1
+
+
 def test_nobody_there_is_unavailable(fragile: RedisProcess) -> None:
     fragile.kill()
     assert isinstance(refusal(fragile.url), StoreUnavailableError)
