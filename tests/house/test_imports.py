@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {"tests", "benchmarks", "docs", "deploy"}  # nothing in the house may know these
 
 LOWER = {"schemas", "log", "diffusion", "state", "consumers", "producers", "settings"}
+COMMANDS = {"audit", "producing", "exporting", "doctor"}  # what a command does, without its words
 MAY_KNOW: dict[str, set[str]] = {
     "schemas": set(),
     "log": set(),
@@ -29,14 +30,14 @@ MAY_KNOW: dict[str, set[str]] = {
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
+    "producing": {"settings", "connections", "producers"},
     "exporting": {"settings", "connections", "consumers"},
     "doctor": LOWER | {"connections"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
     "examples": LOWER | {"streaming", "connections"},
-    "cli": LOWER
-    | {"streaming", "connections", "audit", "exporting", "doctor", "telemetry", "worker", "examples"},
+    "cli": LOWER | COMMANDS | {"streaming", "connections", "telemetry", "worker", "examples"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming"},  # lazily: see the last tests
 }
@@ -115,6 +116,13 @@ def test_each_library_has_its_room() -> None:
             if room == "diffusion" and library in NOT_IN_KERNELS:
                 wrong.append(f"{path.relative_to(ROOT)} imports {library}: diffusion knows arrays only")
     assert not wrong
+
+
+def test_the_oracle_shares_nothing_with_what_it_judges() -> None:
+    oracle = list((ROOT / "tests" / "oracle").rglob("*.py"))
+    assert oracle
+    names = {name for path in oracle for name in imported(path) if not name.startswith("dgdm.tests.oracle")}
+    assert not [name for name in names if f"{name}.".startswith("dgdm.")]
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -44,7 +44,7 @@ def text() -> Iterator[tuple[Path, int, str]]:
 def test_packages_are_the_folders_with_an_init() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {path.parent.relative_to(ROOT) for path in files() if path.name == "__init__.py"}
-    found = {".".join(("dgdm", *folder.parts)) for folder in folders}
+    found = {".".join(("dgdm", *folder.parts)) for folder in folders if folder.parts[:1] != ("tests",)}
     assert found == set(setuptools["packages"])
 
 
@@ -82,10 +82,10 @@ def test_nothing_unfinished_is_committed() -> None:
 def test_test_modules_have_unique_names() -> None:
     seen: dict[str, Path] = {}
     for path in (ROOT / "tests").rglob("*.py"):
-        if path.name != "conftest.py":
+        if path.name not in {"conftest.py", "__init__.py"}:
             assert path.name not in seen, f"{path} and {seen[path.name]}"
             seen[path.name] = path
-    assert not list((ROOT / "tests").rglob("__init__.py"))
+    assert not (ROOT / "tests" / "__init__.py").exists()
 
 
 def test_every_dependency_is_pinned_in_constraints() -> None:
