@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,11 +126,18 @@ class KafkaConnection:
             except ssl.SSLError as exc:
                 reasons.append(f"{host}:{port}: TLS failed ({exc.reason or exc})")
             except OSError as exc:
-                reasons.append(f"{host}:{port}: {exc.strerror or exc}")
+                reasons.append(f"{host}:{port}: {_plain(exc)}")
             else:
                 await conn.close()
                 reasons.append(f"{host}:{port} accepts connections but not requests yet")
-        return LogUnavailableError("no Kafka broker to talk to: " + "; ".join(reasons))
+        return LogUnavailableError("no Kafka broker to talk to: " + "; ".join(sorted(reasons)))
+
+
+def _plain(exc: OSError) -> str:
+    """Connection refused, Name or service not known, …: asyncio's own text hides the words."""
+    if exc.errno is None or isinstance(exc, socket.gaierror):
+        return str(exc.strerror or exc)
+    return os.strerror(exc.errno)
 
 
 def log_error(exc: BaseException, doing: str) -> LogError:

@@ -164,7 +164,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    if not _is_log(db, path):
+    with reading(db):  # one snapshot: another process may be creating it right now
+        is_log = _is_log(db, path)
+    if not is_log:
         _wal(db)
         with writing(db):
             if not _is_log(db, path):  # nobody else was quicker

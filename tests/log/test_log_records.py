@@ -12,7 +12,7 @@ from logtools import messages, read_to_end, until, values
 from dgdm.log import LogError, Message, OffsetOutOfRangeError, RecordRejectedError, UnknownTopicError
 
 if TYPE_CHECKING:
-    from conftest import Place
+    from logtools import Place
 
 
 async def test_order_and_offsets_over_several_partitions(place: Place):

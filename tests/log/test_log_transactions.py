@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from logtools import kill9, line_of, messages, read_to_end, run_python, until, values
 
-from dgdm.log import LogError, LogUnavailableError, ProducerFencedError, open_log
+from dgdm.log import LogError, LogUnavailableError, Message, ProducerFencedError, open_log
 
 if TYPE_CHECKING:
-    from conftest import Place
+    from logtools import Place
 
 
 async def test_open_committed_and_aborted_under_both_isolations(place: Place):
@@ -300,9 +300,10 @@ async def test_compaction_keeps_the_last_record_per_key(place: Place):
     async def write(start: int, end: int, *, commit: bool) -> None:
         batch = [(f"k{i % 700}", None if i % 7 == 0 else f"{i}") for i in range(start, end)]
         await writer.begin()
-        await writer.append(topic, 0, [m for k, v in batch for m in [_message(k, v)]])
+        await writer.append(topic, 0, [_message(k, v) for k, v in batch])
         if not commit:
-            return await writer.abort()
+            await writer.abort()
+            return
         await writer.commit()
         expected.update({k.encode(): None if v is None else v.encode() for k, v in batch})
 
@@ -327,8 +328,8 @@ async def test_compaction_keeps_the_last_record_per_key(place: Place):
     assert await late.beginning_offsets() == {0: 0}  # compaction moves no start: offsets are missing inside
 
 
-def _message(key: str, value: str | None):
-    return messages(key)[0]._replace(value=None if value is None else value.encode())
+def _message(key: str, value: str | None) -> Message:
+    return Message(key.encode(), None if value is None else value.encode())
 
 
 async def test_a_second_log_object_sees_the_same_log(place: Place):
