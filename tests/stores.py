@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import pytest
 
-from dgdm.state.store import GraphStore, Meta, StoreChanges
+from dgdm.state.store import GraphStore, Meta, Owner, StoreChanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,3 +287,12 @@ def contents(store: GraphStore) -> dict[str, dict]:
             add("arcs", tuple(chunk), dict(pairs))
             start = end
     return found
+
+
+def written(store: GraphStore, *batches: StoreChanges, token: str = "A") -> Owner:
+    """Take the store and commit: the owner afterwards."""
+    owner = store.take(token, store.owner())
+    for batch in batches:
+        owner = owner._replace(sequence=owner.sequence + 1)
+        store.commit(owner, batch)
+    return owner

@@ -16,17 +16,10 @@ from dgdm.state.lease import LeaseKeeper, wait_for_lease
 from dgdm.state.store import GraphStore, LeaseInfo, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 SHORT = 0.3
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[GraphStore]:
-    opened = open_store(store_url, "g")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from stores import FEATURES, RedisProcess, changes, contents, some_meta
+from stores import FEATURES, changes, contents, some_meta, written
 
 from dgdm.state import open_store, packing
 from dgdm.state.store import (
     GraphStore,
     LastRecord,
     Owner,
-    RewriteStep,
     StoreChanges,
     StoreConflictError,
     StoreError,
@@ -45,47 +40,6 @@ SECOND = changes(
     vectors={2: [3, 3, 3]},
     arcs={(2, 0): {0: 2.0}},
 )
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[GraphStore]:
-    opened = open_store(store_url, "g")
-    yield opened
-    opened.close()
-
-
-def written(store: GraphStore, *batches: StoreChanges, token: str = "A") -> Owner:
-    """Take the store and commit: the owner afterwards."""
-    owner = store.take(token, store.owner())
-    for batch in batches:
-        owner = owner._replace(sequence=owner.sequence + 1)
-        store.commit(owner, batch)
-    return owner
-
-
-def leftovers(store: GraphStore, store_url: str, server: RedisProcess | None) -> int:
-    """Key generations or spaces stored beside the one in use."""
-    if store_url.startswith("sqlite"):
-        with sqlite3.connect(store_url.removeprefix("sqlite:///")) as db:
-            spaces = {
-                space
-                for table in ("features", "vectors", "arcs", "ids")
-                for (space,) in db.execute(f"SELECT DISTINCT space FROM {table}")
-            }
-            current = {space for (space,) in db.execute("SELECT space FROM graphs")}
-        db.close()
-        return len(spaces - current)
-    assert server is not None
-    keys = server.command("KEYS", "{dgdm:g}:*").decode().split("\r\n")
-    data = {key.split(":")[2] for key in keys if key.startswith("{") and key.count(":") > 2}
-    current_of = server.command("HGET", "{dgdm:g}:meta", "generation").decode().split("\r\n")[1]
-    return len(data - {current_of})
-
-
-@pytest.fixture
-def count_leftovers(store_url: str, store: GraphStore, request: pytest.FixtureRequest) -> Callable[[], int]:
-    server = None if store_url.startswith("sqlite") else request.getfixturevalue("redis_server")
-    return lambda: leftovers(store, store_url, server)
 
 
 def test_an_empty_store_holds_nothing(store: GraphStore) -> None:
@@ -436,66 +390,3 @@ def _arcs(batches: Iterable[tuple]) -> dict[tuple[int, int], bytes]:
         for (row, chunk), start, end in zip(chunks.tolist(), starts, ends.tolist(), strict=True):
             found[row, chunk] = targets[start:end].tobytes() + weights[start:end].tobytes()
     return found
-
-
-# Crashes. The other process runs `tests/state/crasher.py`.
-
-
-def crasher(store_url: str, *words: str) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(ROOT / ".path"), str(ROOT / "tests")])
-    command = [sys.executable, str(Path(__file__).with_name("crasher.py")), store_url, *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
-    )
-
-
-@pytest.mark.parametrize("step", list(RewriteStep))
-def test_a_rewrite_killed_at_any_step_leaves_the_old_graph_or_the_new(
-    store_url: str, store: GraphStore, step: RewriteStep, count_leftovers: Callable[[], int]
-) -> None:
-    old = written(store, FIRST)
-    before = contents(store)
-    with crasher(store_url, "rewrite", step) as process:
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-    switched = step in (RewriteStep.SWITCHED, RewriteStep.PARTLY_DROPPED, RewriteStep.DROPPED)
-    now = Owner("A", 2) if switched else old
-    assert store.owner() == now
-    assert contents(store) == ({**EMPTY, "features": {5: [5, 5, 5], 6: [6, 6, 6]}} if switched else before)
-    left = {RewriteStep.BATCH_WRITTEN, RewriteStep.ALL_WRITTEN, RewriteStep.SWITCHED}
-    assert count_leftovers() > 0 or step not in left
-    store.take("B", now)
-    assert count_leftovers() == 0
-
-
-def test_the_next_rewrite_cleans_up_after_a_crashed_one(
-    store_url: str, store: GraphStore, count_leftovers: Callable[[], int]
-) -> None:
-    owner = written(store, FIRST)
-    with crasher(store_url, "rewrite", RewriteStep.ALL_WRITTEN) as process:
-        process.communicate()
-    assert count_leftovers() == 1
-    store.rewrite(Owner("A", 2), owner, [SECOND])
-    assert count_leftovers() == 0
-    assert contents(store)["ids"] == {"c": 2}
-
-
-def test_a_writer_killed_under_load_has_lost_no_acknowledged_commit(
-    store_url: str, store: GraphStore
-) -> None:
-    with crasher(store_url, "commits") as process:
-        assert process.stdout is not None
-        acknowledged = 0
-        while acknowledged < 20:
-            acknowledged = int(process.stdout.readline())
-        process.kill()
-        whole_lines = process.stdout.read().split("\n")[:-1]
-    acknowledged = max([acknowledged, *map(int, whole_lines)])
-    owner = store.owner()
-    assert owner is not None
-    assert owner.sequence >= acknowledged
-    meta = store.meta()
-    assert meta is not None
-    assert meta.event_sequence == owner.sequence
-    assert contents(store)["features"] == {row: [owner.sequence] * 3 for row in range(50)}
