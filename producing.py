@@ -36,9 +36,11 @@ async def send_files(
     """
     formats = [cast("Format", kind or ("jsonl" if path == "-" else format_of(path))) for path in paths]
     sent, log = Sent(), connect_log(settings)
-    names = {"progress_topic": settings.progress_topic, "graph": settings.graph}
+    producer = GraphProducer(
+        log, settings.events_topic, progress_topic=settings.progress_topic, graph=settings.graph
+    )
     try:
-        async with GraphProducer(log, settings.events_topic, **names) as producer:
+        async with producer:
             for path, name in zip(paths, formats, strict=True):
                 with open_input(path) as stream:
                     for item in read_events(stream, name):

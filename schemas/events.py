@@ -176,7 +176,10 @@ def as_features(value: object) -> Vector:
             )
         vector = np.frombuffer(value, "<f4").astype(np.float32)
     else:
-        if isinstance(value, list) and not _NUMBERS.issuperset(map(type, value)):
+        numbers = isinstance(value, np.ndarray) or (
+            isinstance(value, list | tuple) and _NUMBERS.issuperset(map(type, value))
+        )
+        if not numbers:
             raise InvalidEvent(Reason.WRONG_TYPE, f"features are one list of numbers, not {shortened(value)}")
         try:
             with np.errstate(over="ignore"):
@@ -185,7 +188,7 @@ def as_features(value: object) -> Vector:
             raise InvalidEvent(
                 Reason.NOT_FINITE, f"features {shortened(value)} are not finite in float32"
             ) from None
-        if vector.ndim != 1 or isinstance(value, dict):
+        if vector.ndim != 1:
             raise InvalidEvent(Reason.WRONG_TYPE, f"features are one list of numbers, not {shortened(value)}")
     if not np.isfinite(vector).all():
         raise InvalidEvent(Reason.NOT_FINITE, f"features {shortened(value)} are not finite in float32")

@@ -1,0 +1,146 @@
+"""Random mixed streams, any batch split: what consumers hold is within the accuracy of an exact, foreign solution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dgdm.schemas.events import (
+    AddEdge,
+    AddNode,
+    GraphEvent,
+    RemoveEdge,
+    RemoveNode,
+    SetFeatures,
+    as_weight,
+    encode_event,
+)
+from dgdm.state.graph import GraphState
+from dgdm.state.staging import Rules
+
+WIDTHS = [1, 2, 3, 8, 32, 64]
+nodes = st.integers(0, 12).map(str)
+weights = st.floats(-5, 5).map(lambda e: as_weight(10**e))
+
+
+@st.composite
+def events(draw: Any, features: int) -> GraphEvent:
+    """One event; edges are the most frequent."""
+    kind = draw(st.sampled_from(["edge"] * 5 + ["unedge"] * 2 + ["set", "add", "remove"]))
+    if kind == "edge":
+        return AddEdge(draw(nodes), draw(nodes), draw(weights), draw(st.sampled_from(["set", "add"])))
+    if kind == "unedge":
+        return RemoveEdge(draw(nodes), draw(nodes))
+    if kind == "remove":
+        return RemoveNode(draw(nodes))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x = random.normal(size=features).astype(np.float32)
+    return (SetFeatures if kind == "set" else AddNode)(draw(nodes), x)
+
+
+@pytest.mark.parametrize(("directed", "aggregate"), [(False, "in"), (True, "in"), (True, "out")])
+@given(data=st.data())
+def test_consumers_hold_the_exact_answer_within_the_accuracy(
+    data: Any, directed: bool, aggregate: Any
+) -> None:
+    width = data.draw(st.sampled_from(WIDTHS))
+    stream = data.draw(st.lists(events(width), max_size=60))
+    accuracy = 0.01
+    graph = GraphState(Rules(width, np.full(width, accuracy), np.zeros(width), directed, aggregate), 0.15)
+    truth = oracle.Oracle(width, directed=directed, aggregate=aggregate)
+    held: dict[str, np.ndarray] = {}
+    at = 0
+    while at < len(stream):
+        size = data.draw(st.integers(1, 20))
+        graph.run(graph.stage(stream[at : at + size]), push=data.draw(st.booleans()))
+        at += size
+        if data.draw(st.booleans()):
+            deliver(graph, held)
+    graph.push()
+    deliver(graph, held)
+    for event in stream:
+        truth.apply(encode_event(event))
+    assert graph.sequence == truth.sequence
+    assert oracle.largest_error(truth.exact(), held) <= accuracy
+    assert {edge: graph.weight(*edge) for edge in truth.w} == {e: float(w) for e, w in truth.w.items()}
+    assert graph.arcs == sum(1 if directed or s == t else 2 for s, t in truth.w)
+
+
+def deliver(graph: GraphState, held: dict[str, np.ndarray]) -> None:
+    """Publish until nothing is left, as the worker would."""
+    while True:
+        publication = graph.gather(5)
+        for node in publication.tombstones:
+            held.pop(node, None)
+        held.update(zip(publication.ids, publication.vectors, strict=True))
+        graph.acknowledge(publication)
+        if publication.complete:
+            return
+
+
+def test_a_heavy_edge_that_comes_and_goes_leaves_no_error() -> None:
+    graph = GraphState(Rules(1, np.array([0.01]), np.zeros(1)), 0.15)
+    truth = oracle.Oracle(1)
+    stream: list[GraphEvent] = [AddNode(str(i), np.array([float(i)], np.float32)) for i in range(6)]
+    stream += [AddEdge("0", str(i), 1.0) for i in range(1, 6)]
+    stream += [AddEdge("0", "5", 1e8), RemoveEdge("0", "5")]
+    for event in stream:
+        graph.run(graph.stage([event]))
+        truth.apply(encode_event(event))
+    held: dict[str, np.ndarray] = {}
+    deliver(graph, held)
+    assert oracle.largest_error(truth.exact(), held) <= 0.01
+
+
+def test_a_node_smaller_than_the_threshold_is_announced() -> None:
+    graph = GraphState(Rules(2, np.full(2, 0.01), np.zeros(2)), 0.15)
+    graph.run(graph.stage([AddNode("small", np.full(2, 1e-4, np.float32))]))
+    assert graph.gather(10).ids == ["small"]
+
+
+def test_a_hub_of_many_neighbours_is_removed_and_its_row_reused() -> None:
+    graph = GraphState(Rules(1, np.array([0.01]), np.zeros(1)), 0.15)
+    leaves = 5_000
+    graph.run(graph.stage([AddEdge("hub", str(i), 1.0) for i in range(leaves)]))
+    assert graph.arcs == 2 * leaves
+    graph.run(graph.stage([RemoveNode("hub"), AddNode("new", np.ones(1, np.float32))]))
+    held: dict[str, np.ndarray] = {}
+    deliver(graph, held)
+    assert graph.arcs == 0
+    assert len(held) == leaves + 1
+    assert held["new"] == pytest.approx([1.0])
+    assert graph.staging.rows["new"] == 0, "the row was free"
+
+
+def visits_per_event(n: int) -> float:
+    """Rows visited by one new weight of a random edge, the graph having lived for a while."""
+    random = np.random.default_rng(1)
+    graph = GraphState(Rules(4, np.full(4, 0.03), np.zeros(4)), 0.15)
+    x = random.normal(size=(n, 4)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    graph.run(graph.stage([AddNode(str(i), x[i]) for i in range(n)]))
+    pairs = [(str(a), str(b)) for a, b in random.integers(0, n, (4 * n, 2)).tolist()]
+    graph.run(graph.stage([AddEdge(a, b, 1.0) for a, b in pairs]))
+
+    def change(count: int, batch: int) -> None:
+        chosen = [pairs[i] for i in random.integers(0, len(pairs), count).tolist()]
+        edges = [
+            AddEdge(a, b, float(w)) for (a, b), w in zip(chosen, random.uniform(0.5, 2, count), strict=True)
+        ]
+        for start in range(0, count, batch):
+            graph.run(graph.stage(edges[start : start + batch]))
+
+    change(5 * n, 100)
+    before = graph.counters["visited"]
+    change(1_000, 1)
+    return (graph.counters["visited"] - before) / 1_000
+
+
+def test_work_per_event_does_not_grow_with_the_graph() -> None:
+    small, large = visits_per_event(400), visits_per_event(40_000)
+    assert large <= 1.5 * small, (small, large)

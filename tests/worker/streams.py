@@ -1,0 +1,73 @@
+"""Random event streams, sent for real, and the verdict of the oracle on what consumers hold."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import oracle
+from processes import read_all
+
+from dgdm.connections import connect_store
+from dgdm.producers.graph import GraphProducer
+from dgdm.schemas.events import AddEdge, GraphEvent, RemoveEdge, RemoveNode, SetFeatures, as_weight
+from dgdm.settings import Settings
+
+
+def some_events(seed: int, count: int, nodes: int = 150, features: int = 4) -> list[GraphEvent]:
+    """Edges that are set, added to and removed, features that move, nodes that go and come back."""
+    rng, normal = random.Random(seed), np.random.default_rng(seed)
+    stream: list[GraphEvent] = []
+    for _ in range(count):
+        a, b, kind = str(rng.randrange(nodes)), str(rng.randrange(nodes)), rng.random()
+        if kind < 0.1:
+            stream.append(SetFeatures(a, normal.normal(size=features).astype(np.float32)))
+        elif kind < 0.12:
+            stream.append(RemoveNode(a))
+        elif kind < 0.25:
+            stream.append(RemoveEdge(a, b))
+        else:
+            weight = as_weight(10 ** rng.uniform(-3, 3))
+            stream.append(AddEdge(a, b, weight, rng.choice(["set", "add"])))
+    return stream
+
+
+def producer(settings: Settings) -> GraphProducer:
+    """A producer for these settings."""
+    return GraphProducer(
+        settings.log, settings.events_topic, progress_topic=settings.progress_topic, graph=settings.graph
+    )
+
+
+async def require_truth(settings: Settings, isolation: Any = "read_committed") -> None:
+    """Consumers hold the exact answer within the accuracy, and the store every weight exactly."""
+    assert settings.features is not None
+    truth = oracle.Oracle(settings.features)
+    for record in await read_all(settings, settings.events_topic):
+        truth.apply(record.value)
+    records = await read_all(settings, settings.embeddings_topic, isolation)
+    held = oracle.table((record.key, record.value) for record in records)
+    assert oracle.largest_error(truth.exact(), held) <= settings.accuracy[0]
+    store = connect_store(settings)
+    try:
+        meta = store.meta()
+        assert meta is not None
+        assert meta.event_sequence == truth.sequence
+        ids = {
+            row: node for names, rows in store.ids() for node, row in zip(names, rows.tolist(), strict=True)
+        }
+        stored: dict[tuple[str, str], float] = {}
+        for arcs in store.arcs():
+            begin = 0
+            for (row, _), end in zip(arcs.chunks.tolist(), arcs.chunk_ends.tolist(), strict=True):
+                for target, weight in zip(
+                    arcs.targets[begin:end].tolist(), arcs.weights[begin:end].tolist(), strict=True
+                ):
+                    stored[ids[row], ids[target]] = weight
+                begin = end
+    finally:
+        store.close()
+    both = {(a, b): float(w) for (s, t), w in truth.w.items() for a, b in ((s, t), (t, s))}
+    assert set(ids.values()) == set(truth.x)
+    assert stored == both
