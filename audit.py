@@ -19,6 +19,7 @@ from .consumers.progress import read_progress
 from .diffusion.exact import Certificate, certify
 from .schemas.embeddings import Embedding
 from .state.graph import GraphState
+from .state.loading import restore
 from .state.solution import solve
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ async def _graph_at(
         if stored is not None and store is not None and any(begin.values()):
             if any(stored.event_offsets.get(p, 0) > end for p, end in progress.event_offsets.items()):
                 return None
-            await asyncio.to_thread(graph.restore, store, stored)
+            await asyncio.to_thread(restore, graph, store, stored)
             start = {p: stored.event_offsets.get(p, 0) for p in begin}
         elif any(begin.values()):
             raise NothingToCertifyError(

@@ -355,14 +355,10 @@ def demo(
 @app.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile the kernels, so that no event waits for it."""
-    from .streaming import StreamingDGDM
+    from .state.graph import warm_up as compile_kernels
 
     for directed in (False, True):
-        graph = StreamingDGDM(features=2, directed=directed)
-        graph.add_edge("a", "b")
-        graph.set_features("a", [1.0, 2.0])
-        graph.remove_node("b")
-        graph.incremental_diffuse()
+        compile_kernels(directed)
     out.print("kernels compiled")
 
 

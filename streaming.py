@@ -23,7 +23,9 @@ from .schemas.events import (
 )
 from .schemas.ids import parse_id
 from .state import open_store
+from .state.collecting import collect_all
 from .state.graph import GraphState
+from .state.loading import restore
 from .state.recovery import take_ownership
 from .state.solution import solve
 from .state.staging import Rules
@@ -199,7 +201,7 @@ class StreamingDGDM:
                 rules.accuracy.tolist(),
                 rules.offset.tolist(),
             )
-            parts = list(self.graph.collect_all(meta))
+            parts = list(collect_all(self.graph, meta))
             store.rewrite(owner._replace(sequence=owner.sequence + 1), owner, parts)
         finally:
             store.close()
@@ -216,7 +218,7 @@ class StreamingDGDM:
                 raise ValueError(f"{path} holds no saved graph")
             aggregate: Any = meta.aggregate
             loaded = cls(meta.features, meta.alpha, meta.accuracy, meta.directed, aggregate, meta.offset)
-            loaded.graph.restore(store, meta)
+            restore(loaded.graph, store, meta)
         finally:
             store.close()
         return loaded

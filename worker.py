@@ -25,9 +25,10 @@ from .producers.dead_letters import DeadLetterSink
 from .producers.embeddings import EmbeddingSink
 from .state.checkpoint import Checkpoint, FencedError, Report
 from .state.deadline import Deadline
-from .state.graph import GraphState
+from .state.graph import GraphState, warm_up
 from .state.lease import LeaseKeeper, wait_for_lease
 from .state.lifecycle import Step, WorkerState, require_successor
+from .state.loading import restore
 from .state.recovery import (
     LogBounds,
     output_was_lost,
@@ -87,6 +88,7 @@ class Worker:
         store = connect_store(self._settings)
         events = connect_log(self._settings)
         try:
+            await self._warm_up()
             return await self._live(events, store)
         finally:
             if self._keeper is not None:
@@ -99,6 +101,12 @@ class Worker:
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(name)
             log.info("worker_closed", message=f"closed after {self.state}", token=self.token)
+
+    async def _warm_up(self) -> None:
+        """Compile or load the kernels before the first event waits for them."""
+        begun = time.monotonic()
+        await asyncio.to_thread(warm_up, self._settings.directed)
+        log.info("warm", message=f"kernels ready after {time.monotonic() - begun:.1f} s")
 
     async def _live(self, events: Log, store: GraphStore) -> Exit:
         pause = SHORTEST_PAUSE
@@ -194,7 +202,7 @@ class Worker:
         graph = GraphState(rules, settings.alpha)
         if stored is not None:
             require_same_graph(stored, meta)
-            await kernel(lambda: graph.restore(store, stored))
+            await kernel(lambda: restore(graph, store, stored))
         self._report(Step.LOAD, "after")
         bounds = LogBounds(await source.reader.beginning_offsets(), await source.reader.end_offsets())
         if not settings.accept_lost_history:

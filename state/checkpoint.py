@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
 
+from .collecting import collect, collect_all
 from .lifecycle import Step
 from .store import (
     GraphStore,
@@ -126,10 +127,10 @@ class Checkpoint:
         with self._step(Step.GATHER):
             meta = self._current_meta()
             if self._went_back is None:
-                changes = await self._kernel(lambda: self._graph.collect(meta))
+                changes = await self._kernel(lambda: collect(self._graph, meta))
                 write = self._write(owner, changes)
             else:
-                everything = await self._kernel(lambda: list(self._graph.collect_all(meta)))
+                everything = await self._kernel(lambda: list(collect_all(self._graph, meta)))
                 write = self._rewrite(owner, everything, self._went_back[0])
         self._writing = asyncio.create_task(write)
         return True

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,36 +15,26 @@ from ..diffusion.adjacency import find
 from ..diffusion.apply import OVERFLOW, apply
 from ..diffusion.arrays import (
     ARCS,
-    ARCS_CHANGED,
     COUNTERS,
     DIRTY,
     EDGES,
-    FEATURES_CHANGED,
     MOVED,
     PENDING,
-    VECTOR_CHANGED,
     allocate,
     grow_arcs,
     grow_rows,
 )
-from ..diffusion.gather import gather_arcs
 from ..diffusion.push import max_pending, push
 from ..diffusion.upkeep import (
     acknowledge,
-    clean,
-    count_loops,
     largest_gap,
-    load_arcs,
-    rebuild,
     scrub,
     select_moved,
-    wake_all,
 )
-from ..schemas.events import GraphEvent
+from ..schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, RemoveNode, SetFeatures
 from ..schemas.reasons import InvalidEvent, Reason
 from .deadline import Deadline
 from .staging import Rules, Staged, Staging
-from .store import GraphStore, Meta, StoreChanges
 
 ARC_BUDGET = 500_000  # arc updates between two looks at the clock
 SCRUBBED_ROWS = 8  # per batch
@@ -93,10 +83,10 @@ class GraphState:
         self._drifts = [0.0, 0.0]
         self._batches = 0
         self._scrub_at = 0
-        self._peak = 0.0  # max |X| ever
-        self._nodes = 0
-        self._freed_ids: dict[str, None] = {}
-        self._new_ids: dict[str, int] = {}
+        self.peak = 0.0  # max |X| ever
+        self.nodes = 0
+        self.freed_ids: dict[str, None] = {}
+        self.new_ids: dict[str, int] = {}
 
     # -- staging view
 
@@ -111,7 +101,7 @@ class GraphState:
     @property
     def epsilon(self) -> float:
         """Residuals up to this are left alone; never below what float32 resolves."""
-        return max(HEADROOM * self.alpha * float(self.rules.accuracy[0]) / 2, 4 * ULP * self._peak)
+        return max(HEADROOM * self.alpha * float(self.rules.accuracy[0]) / 2, 4 * ULP * self.peak)
 
     @property
     def tau(self) -> float:
@@ -127,11 +117,6 @@ class GraphState:
     def counters(self) -> dict[str, int]:
         """Rows visited, pushes, arc updates, …: locality can be seen."""
         return dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=False))
-
-    @property
-    def nodes(self) -> int:
-        """How many nodes there are."""
-        return self._nodes
 
     @property
     def arcs(self) -> int:
@@ -175,7 +160,7 @@ class GraphState:
 
     def bound(self) -> list[float]:
         """What consumers may rely on per column, once everything selected is acknowledged."""
-        residual = max(float(max_pending(self.arrays)), self.epsilon) + self.drift + ULP * self._peak
+        residual = max(float(max_pending(self.arrays)), self.epsilon) + self.drift + ULP * self.peak
         gap = max(self.tau, float(largest_gap(self.arrays)))
         bound: list[float] = ((residual / self.alpha + gap) / self.rules.scale).tolist()
         return bound
@@ -196,7 +181,7 @@ class GraphState:
             complete=self.moved_count == 0,
             sequence=self.sequence,
             bound=self.bound(),
-            nodes=self._nodes,
+            nodes=self.nodes,
             arcs=self.arcs,
         )
 
@@ -214,14 +199,14 @@ class GraphState:
                 self.owed_tombstones[node] = None
                 continue
             self.arrays.unknown[row] = 1
-            self._mark_moved(row)
+            self.mark_moved(row)
 
     def forget_published(self) -> None:
         """Consumers lost everything: publish every vector again."""
         self.arrays.announced[:] = 0
         for row, node in enumerate(self.row_ids):
             if node is not None:
-                self._mark_moved(row)
+                self.mark_moved(row)
 
     def weight(self, source: str, target: str) -> float | None:
         """Weight of an edge; None when there is none."""
@@ -231,84 +216,11 @@ class GraphState:
         at = find(self.arrays.rows, u, v)
         return None if at < 0 else float(self.arrays.rows.weight[at])
 
-    # -- checkpoints
-
-    def collect(self, meta: Meta) -> StoreChanges:
-        """Everything that changed since the last call, to be written as one."""
-        g = self.arrays
-        dirty = g.dirty_rows[: self.dirty_count].copy()
-        flags, alive = g.dirty[dirty], g.alive[dirty] == 1
-        changes = self._changes(
-            meta,
-            features=dirty[alive & (flags & FEATURES_CHANGED > 0)],
-            vectors=dirty[alive & (flags & VECTOR_CHANGED > 0) & (g.announced[dirty] == 1)],
-            arcs=dirty[flags & ARCS_CHANGED > 0],
-            everything=False,
-        )
-        # A row may have been freed and reused since: its former vector goes, whatever stands there now.
-        reborn = np.isin(dirty, np.fromiter(self._new_ids.values(), np.int32, len(self._new_ids)))
-        ids, rows = list(self._new_ids), list(self._new_ids.values())
-        changes = replace(
-            changes,
-            freed_ids=list(self._freed_ids),
-            freed_rows=dirty[~alive | reborn],
-            ids=ids,
-            id_rows=np.array(rows, np.int32),
-        )
-        clean(g)
-        self._freed_ids.clear()
-        self._new_ids.clear()
-        return changes
-
-    def collect_all(self, meta: Meta) -> Iterator[StoreChanges]:
-        """The whole graph, in parts; what was dirty is not any more."""
-        g = self.arrays
-        g.stored_chunks[:] = 0
-        for start in range(0, max(1, len(self.row_ids)), REWRITE_ROWS):
-            part = np.arange(start, min(start + REWRITE_ROWS, len(self.row_ids)), dtype=np.int32)
-            rows = part[g.alive[part] == 1]
-            changes = self._changes(meta, rows, rows[g.announced[rows] == 1], rows, everything=True)
-            ids = [self.row_ids[row] or "" for row in rows.tolist()]
-            yield replace(changes, ids=ids, id_rows=rows)
-        clean(g)
-        self._freed_ids.clear()
-        self._new_ids.clear()
-
-    def restore(self, store: GraphStore, meta: Meta) -> None:
-        """Load rows, take the published vectors for a start, recompute every residual."""
-        ids: dict[str, int] = {}
-        for names, rows in store.ids():
-            ids.update(zip(names, rows.tolist(), strict=True))
-        used = max(ids.values(), default=-1) + 1
-        self.arrays = g = allocate(max(64, used), self.rules.features, self.rules.directed)
-        self.row_ids = [None] * used
-        for node, row in ids.items():
-            self.row_ids[row] = node
-        self.staging.rows = ids
-        self.staging.used = used
-        self.staging.free = [row for row in range(used) if self.row_ids[row] is None]
-        alive = np.fromiter(ids.values(), np.int32, len(ids))
-        g.alive[alive] = 1
-        for loaded in store.features():
-            g.X[loaded.rows] = self.rules.scaled(loaded.values)
-        g.H[:] = g.X
-        for loaded in store.vectors():
-            g.P[loaded.rows] = g.H[loaded.rows] = self.rules.scaled(loaded.values)
-            g.announced[loaded.rows] = 1
-        self._load_arcs(store)
-        self._nodes, self.sequence = len(ids), meta.event_sequence
-        self.owed_tombstones = dict.fromkeys(meta.owed_tombstones)
-        self._peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
-        for row in alive[g.announced[alive] == 0].tolist():
-            self._mark_moved(row)
-        rebuild(self.arrays, used, self.alpha, self.epsilon)
-        wake_all(self.arrays, used, self.epsilon)
-
     def _apply(self, staged: Staged) -> list[tuple[int, InvalidEvent]]:
         width = self.rules.features
         features = np.vstack(staged.features) if staged.features else np.empty((0, width), np.float32)
         if staged.features:
-            self._peak = max(self._peak, float(np.abs(features).max()))
+            self.peak = max(self.peak, float(np.abs(features).max()))
         columns = (
             np.array(staged.kind, np.uint8),
             np.array(staged.u, np.int32),
@@ -338,17 +250,17 @@ class GraphState:
             if is_birth:
                 row, node = next(births)
                 self.row_ids[row] = node
-                self._new_ids[node] = row
+                self.new_ids[node] = row
                 self.owed_tombstones.pop(node, None)
-                self._nodes += 1
+                self.nodes += 1
                 continue
             row, node = next(deaths)
             self.owed_tombstones[node] = None
             if row >= 0:
                 self.row_ids[row] = None
-                self._freed_ids[node] = None
-                self._new_ids.pop(node, None)
-                self._nodes -= 1
+                self.freed_ids[node] = None
+                self.new_ids.pop(node, None)
+                self.nodes -= 1
 
     def _scrub(self) -> None:
         self._batches += 1
@@ -361,63 +273,21 @@ class GraphState:
         self._drifts[1] = max(self._drifts[1], float(drift))
         self.drift = max(self._drifts)
 
-    def _mark_moved(self, row: int) -> None:
+    def mark_moved(self, row: int) -> None:
+        """The row awaits its publish decision."""
         g = self.arrays
         if g.moved_mark[row] == 0:
             g.moved_mark[row] = 1
             g.moved[g.sizes[MOVED]] = row
             g.sizes[MOVED] += 1
 
-    def _changes(
-        self,
-        meta: Meta,
-        features: NDArray[np.int32],
-        vectors: NDArray[np.int32],
-        arcs: NDArray[np.int32],
-        everything: bool,
-    ) -> StoreChanges:
-        g = self.arrays
-        chunks, ends, targets, weights, freed = gather_arcs(g, arcs, everything)
-        return StoreChanges(
-            meta=replace(
-                meta,
-                event_sequence=self.sequence,
-                owed_tombstones=list(self.owed_tombstones),
-                nodes=self._nodes,
-                arcs=self.arcs,
-            ),
-            freed_ids=[],
-            freed_rows=np.empty(0, np.int32),
-            freed_chunks=freed,
-            ids=[],
-            id_rows=np.empty(0, np.int32),
-            feature_rows=features,
-            features=self.rules.raw(g.X[features]),
-            vector_rows=vectors,
-            vectors=self.rules.raw(g.P[vectors]),
-            chunks=chunks,
-            chunk_ends=ends,
-            targets=targets,
-            weights=weights,
-        )
 
-    def _load_arcs(self, store: GraphStore) -> None:
-        for loaded in store.arcs():
-            sizes = np.diff(loaded.chunk_ends, prepend=0)
-            sources = np.repeat(loaded.chunks[:, 0], sizes).astype(np.int32)
-            done = 0
-            while (done := load_arcs(self.arrays.rows, sources, loaded.targets, loaded.weights, done)) < len(
-                sources
-            ):
-                self.arrays = grow_arcs(self.arrays)
-            done = 0
-            while self.rules.directed and (
-                done := load_arcs(self.arrays.columns, loaded.targets, sources, loaded.weights, done)
-            ) < len(sources):
-                self.arrays = grow_arcs(self.arrays)
-        g, used = self.arrays, len(self.row_ids)
-        loops = count_loops(g, used)
-        arcs = int(g.rows.length.sum())
-        g.sizes[ARCS] = arcs
-        g.sizes[EDGES] = arcs if self.rules.directed else (arcs + loops) // 2
-        g.stored_chunks[:] = (g.rows.length + 255) >> 8
+def warm_up(directed: bool) -> None:
+    """Compile the kernels an event meets, or load them from the cache."""
+    graph = GraphState(Rules(2, np.ones(2), np.zeros(2), directed), 0.15)
+    x = np.ones(2, np.float32)
+    events: list[GraphEvent] = [AddNode("a", x), AddEdge("a", "b"), AddEdge("a", "a", 2.0, "add")]
+    events += [SetFeatures("a", 5 * x), RemoveEdge("a", "a"), RemoveNode("b")]
+    graph.run(graph.stage(events))
+    graph.acknowledge(graph.gather(1))
+    graph.weight("a", "b")

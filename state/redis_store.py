@@ -12,7 +12,16 @@ import msgspec
 
 from . import packing
 from .redis_layout import GraphKeys, Writes, id_bucket, names_of, scan_hash
-from .redis_wire import Command, PermissionDeniedError, RedisAddress, RedisClient, Session
+from .redis_wire import (
+    Command,
+    PermissionDeniedError,
+    RedisAddress,
+    RedisClient,
+    Session,
+    parse_info,
+    require_hashes,
+    unpack_lease,
+)
 from .store import (
     FORMAT,
     Finding,
@@ -68,7 +77,7 @@ class RedisStore:
         where = f"Redis at {self._client.name}"
         try:
             with self._client.session() as session:
-                info = _parse_info(session.call("INFO"))
+                info = parse_info(session.call("INFO"))
         except PermissionDeniedError as error:
             return [Finding(f"the settings of {where} stay unchecked: {error}", fatal=False)]
         findings = []
@@ -122,7 +131,7 @@ class RedisStore:
                 raise StoreConflictError(None)
             writes = Writes(self._keys, header.generation)
             writes.add(changes)
-            _require_hashes(session, writes.touched)
+            require_hashes(session, writes.touched)
             last = self._header_command(owner, header.generation, packing.pack_meta(changes.meta))
             self._execute(session, [*writes.commands, last])
 
@@ -185,14 +194,14 @@ class RedisStore:
             held, left = session.batch([("GET", self._keys.lease), ("PTTL", self._keys.lease)])
         if held is None or left <= 0:
             return None
-        token, state = _unpack_lease(held)
+        token, state = unpack_lease(held)
         return LeaseInfo(token, state, left / 1000)
 
     def hold(self, token: str, state: str, ttl: float) -> bool:
         data = msgspec.msgpack.encode((token, state))
         with self._client.session() as session:
             _, held = session.batch([("WATCH", self._keys.lease), ("GET", self._keys.lease)])
-            if held is not None and _unpack_lease(held)[0] != token:
+            if held is not None and unpack_lease(held)[0] != token:
                 session.call("UNWATCH")
                 return False
             write = ("SET", self._keys.lease, data, "PX", max(1, round(ttl * 1000)))
@@ -201,7 +210,7 @@ class RedisStore:
     def release(self, token: str) -> None:
         with self._client.session() as session:
             _, held = session.batch([("WATCH", self._keys.lease), ("GET", self._keys.lease)])
-            if held is not None and _unpack_lease(held)[0] == token:
+            if held is not None and unpack_lease(held)[0] == token:
                 session.transaction([("DEL", self._keys.lease)])
             else:
                 session.call("UNWATCH")
@@ -390,26 +399,3 @@ class RedisStore:
 
 def _new_generation() -> str:
     return uuid.uuid4().hex
-
-
-def _require_hashes(session: Session, keys: list[str]) -> None:
-    """EXEC does not roll back: a key of another type must be found before, not in, the transaction."""
-    for key, kind in zip(keys, session.batch([("TYPE", key) for key in keys]), strict=True):
-        if kind not in (b"hash", b"none"):
-            raise StoreFormatError(
-                f"{key} is a {kind.decode()}, not a hash: something else uses this graph's keys"
-            )
-
-
-def _parse_info(reply: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return {name: value.strip() for name, _, value in lines}
-
-
-def _unpack_lease(data: bytes) -> tuple[str, str]:
-    try:
-        return msgspec.msgpack.decode(data, type=tuple[str, str])
-    except msgspec.DecodeError as error:
-        raise StoreFormatError(
-            "the stored lease cannot be read: something else uses this graph's keys"
-        ) from error

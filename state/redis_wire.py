@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from redis import ConnectionPool
 from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
@@ -231,3 +232,28 @@ def _options(address: RedisAddress) -> dict[str, Any]:
 def _name(options: dict[str, Any]) -> str:
     place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
     return f"{place}/{options['db']}"
+
+
+def require_hashes(session: Session, keys: list[str]) -> None:
+    """EXEC does not roll back: a key of another type must be found before, not in, the transaction."""
+    for key, kind in zip(keys, session.batch([("TYPE", key) for key in keys]), strict=True):
+        if kind not in (b"hash", b"none"):
+            raise StoreFormatError(
+                f"{key} is a {kind.decode()}, not a hash: something else uses this graph's keys"
+            )
+
+
+def parse_info(reply: bytes) -> dict[str, str]:
+    """The lines of INFO."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value.strip() for name, _, value in lines}
+
+
+def unpack_lease(data: bytes) -> tuple[str, str]:
+    """Token and state."""
+    try:
+        return msgspec.msgpack.decode(data, type=tuple[str, str])
+    except msgspec.DecodeError as error:
+        raise StoreFormatError(
+            "the stored lease cannot be read: something else uses this graph's keys"
+        ) from error

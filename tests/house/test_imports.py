@@ -26,7 +26,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "settings": set(),
     "state": {"schemas", "diffusion"},
     "consumers": {"schemas", "log"},
-    "producers": {"schemas", "log"},
+    "producers": {"schemas", "log", "consumers"},  # a producer waits for its own events in the progress topic
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},

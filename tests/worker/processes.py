@@ -58,8 +58,17 @@ class WorkerProcess:
         """Any signal."""
         self._process.send_signal(number)
 
+    async def serves(self) -> None:
+        """Wait until this very process says that it serves."""
+
+        async def told() -> bool:
+            return '"state": "serving"' in self.log.read_text()
+
+        await until(told, f"serving: {self.log.read_text()[-500:]}")
+
     async def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """SIGTERM once it serves, and the exit code."""
+        await self.serves()
         self._process.terminate()
         return await self.ended()
 
@@ -117,16 +126,6 @@ async def stored_meta(settings: Settings) -> Any:
         return await asyncio.to_thread(store.meta)
     finally:
         store.close()
-
-
-async def serving(settings: Settings) -> bool:
-    """Whether the lease says so."""
-    store = connect_store(settings)
-    try:
-        lease = await asyncio.to_thread(store.lease)
-    finally:
-        store.close()
-    return lease is not None and lease.state == "serving"
 
 
 def _text(value: Any) -> str:

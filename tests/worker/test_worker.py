@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import WorkerProcess, make_topics, read_all, serving, stored_meta, until
+from processes import WorkerProcess, make_topics, read_all, stored_meta
 from streams import producer, require_truth, some_events
 
 from dgdm.connections import connect_log
@@ -52,7 +52,7 @@ async def test_killed_at_a_step(settings: Settings, tmp_path: Path, step: Step, 
     async with producer(settings) as events:
         if recovering:
             with WorkerProcess(settings, tmp_path) as worker:
-                await until(lambda: serving(settings), "serving")
+                await worker.serves()
                 for event in some_events(1, 500):
                     await events.send(event)
                 await events.visible(60)
@@ -81,7 +81,7 @@ async def test_killed_at_random(settings: Settings, tmp_path: Path, seed: int, r
     async with producer(settings) as events:
         for _ in range(5):
             with WorkerProcess(settings, tmp_path) as worker:
-                await until(lambda: serving(settings), "serving")
+                await worker.serves()
                 sending = asyncio.create_task(send_slowly(events, some_events(rng.randrange(10**6), 1500)))
                 await asyncio.wait({sending}, timeout=rng.uniform(0.05, 1.5))
                 worker.kill()
@@ -104,7 +104,7 @@ async def test_a_frozen_worker_is_taken_over_and_fenced(settings: Settings, tmp_
     await make_topics(settings)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as old:
-            await until(lambda: serving(settings), "serving")
+            await old.serves()
             for event in some_events(1, 500):
                 await events.send(event)
             await events.visible(60)

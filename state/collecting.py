@@ -1,0 +1,95 @@
+"""What changed in a graph, as a checkpoint writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diffusion.arrays import ARCS_CHANGED, FEATURES_CHANGED, VECTOR_CHANGED
+from ..diffusion.gather import gather_arcs
+from ..diffusion.upkeep import clean
+from .graph import GraphState
+from .store import Meta, StoreChanges
+
+REWRITE_ROWS = 1 << 16
+
+
+def collect(graph: GraphState, meta: Meta) -> StoreChanges:
+    """Everything that changed since the last call, to be written as one."""
+    g = graph.arrays
+    dirty = g.dirty_rows[: graph.dirty_count].copy()
+    flags, alive = g.dirty[dirty], g.alive[dirty] == 1
+    changes = _changes(
+        graph,
+        meta,
+        features=dirty[alive & (flags & FEATURES_CHANGED > 0)],
+        vectors=dirty[alive & (flags & VECTOR_CHANGED > 0) & (g.announced[dirty] == 1)],
+        arcs=dirty[flags & ARCS_CHANGED > 0],
+        everything=False,
+    )
+    # A row may have been freed and reused since: its former vector goes, whatever stands there now.
+    reborn = np.isin(dirty, np.fromiter(graph.new_ids.values(), np.int32, len(graph.new_ids)))
+    ids, rows = list(graph.new_ids), list(graph.new_ids.values())
+    changes = replace(
+        changes,
+        freed_ids=list(graph.freed_ids),
+        freed_rows=dirty[~alive | reborn],
+        ids=ids,
+        id_rows=np.array(rows, np.int32),
+    )
+    clean(g)
+    graph.freed_ids.clear()
+    graph.new_ids.clear()
+    return changes
+
+
+def collect_all(graph: GraphState, meta: Meta) -> Iterator[StoreChanges]:
+    """The whole graph, in parts; what was dirty is not any more."""
+    g = graph.arrays
+    g.stored_chunks[:] = 0
+    for start in range(0, max(1, len(graph.row_ids)), REWRITE_ROWS):
+        part = np.arange(start, min(start + REWRITE_ROWS, len(graph.row_ids)), dtype=np.int32)
+        rows = part[g.alive[part] == 1]
+        changes = _changes(graph, meta, rows, rows[g.announced[rows] == 1], rows, everything=True)
+        ids = [graph.row_ids[row] or "" for row in rows.tolist()]
+        yield replace(changes, ids=ids, id_rows=rows)
+    clean(g)
+    graph.freed_ids.clear()
+    graph.new_ids.clear()
+
+
+def _changes(
+    graph: GraphState,
+    meta: Meta,
+    features: NDArray[np.int32],
+    vectors: NDArray[np.int32],
+    arcs: NDArray[np.int32],
+    everything: bool,
+) -> StoreChanges:
+    g = graph.arrays
+    chunks, ends, targets, weights, freed = gather_arcs(g, arcs, everything)
+    return StoreChanges(
+        meta=replace(
+            meta,
+            event_sequence=graph.sequence,
+            owed_tombstones=list(graph.owed_tombstones),
+            nodes=graph.nodes,
+            arcs=graph.arcs,
+        ),
+        freed_ids=[],
+        freed_rows=np.empty(0, np.int32),
+        freed_chunks=freed,
+        ids=[],
+        id_rows=np.empty(0, np.int32),
+        feature_rows=features,
+        features=graph.rules.raw(g.X[features]),
+        vector_rows=vectors,
+        vectors=graph.rules.raw(g.P[vectors]),
+        chunks=chunks,
+        chunk_ends=ends,
+        targets=targets,
+        weights=weights,
+    )
