@@ -120,7 +120,7 @@ def load_year(path: Path = DATA) -> Year:
 def _joined(planes: NDArray[np.uint8]) -> Ints:
     """Byte planes back to integers: one plane is unsigned, two are a signed 16-bit number."""
     if len(planes) == 1:
-        return planes[0].astype(np.int64)
+        return np.asarray(planes[0], np.int64)
     numbers: NDArray[np.int16] = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<i2")[..., 0]
     return numbers.astype(np.int64)
 

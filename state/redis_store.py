@@ -116,7 +116,7 @@ class RedisStore:
         with self._client.session() as session:
             header = self._watch(session, expected, self._keys.building)
             owner = Owner(token, header.owner.sequence if header else 0)
-            generation = header.generation if header else _new_generation()
+            generation = header.generation if header else uuid.uuid4().hex
             commands = self._doom_commands(session)
             commands.append(self._header_command(owner, generation))
             self._execute(session, commands)
@@ -136,7 +136,7 @@ class RedisStore:
             self._execute(session, [*writes.commands, last])
 
     def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:
-        generation = _new_generation()
+        generation = uuid.uuid4().hex
         self._begin_rewrite(generation, expected)
         self._report(RewriteStep.BEGUN)
         try:
@@ -395,7 +395,3 @@ class RedisStore:
         raise StoreUnavailableError(
             f"graph {self._graph!r} changed during each of {_ATTEMPTS} attempts to read it"
         )
-
-
-def _new_generation() -> str:
-    return uuid.uuid4().hex

@@ -189,7 +189,7 @@ def test_a_replica_is_refused(fragile: RedisProcess, store: GraphStore) -> None:
 def test_an_old_redis_is_refused(redis_server: RedisProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     from dgdm.state import redis_store
 
-    monkeypatch.setattr(redis_store, "_parse_info", lambda _: {"redis_version": "5.0.14"})
+    monkeypatch.setattr(redis_store, "parse_info", lambda _: {"redis_version": "5.0.14"})
     store = open_store(redis_server.url, "g")
     assert [(finding.fatal, "5.0.14" in finding.message) for finding in store.check()] == [(True, True)]
     store.close()
