@@ -4,14 +4,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MINUTES ?= 20
-KILLS ?= 50
 
 # Compiled kernels outlive the checkout: a second clone, or `git clean`, does not compile again.
 NUMBA_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dgdm/numba
 export NUMBA_CACHE_DIR PYTHON
 
-.PHONY: help setup demo test check bench soak mutants up clean
+.PHONY: help setup demo test check bench mutants up clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -34,11 +32,8 @@ check: $(INSTALLED)  ## style, types, and the tests about the repository itself
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/house
 
-bench: $(INSTALLED)  ## benchmarks against real Kafka and Redis (ARGS="pipeline --json")
-	$(BIN)/python -m benchmarks $(ARGS)
-
-soak: $(INSTALLED)  ## everything at once for MINUTES=20, then KILLS=50 random kill -9
-	$(BIN)/python -m benchmarks soak --minutes $(MINUTES) --kills $(KILLS) $(ARGS)
+bench: $(INSTALLED)  ## the pipeline against real Kafka and Redis (ARGS="pipeline --json")
+	$(BIN)/python -m benchmarks $(or $(ARGS),pipeline)
 
 mutants: $(INSTALLED)  ## each known mistake turns its test red
 	$(BIN)/python tests/mutants.py $(ARGS)

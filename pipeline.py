@@ -31,6 +31,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 IDLE = 0.2  # seconds one poll waits for the first record
+LARGEST_WRITE = 256 << 20  # bytes of one checkpoint, about: what a store takes in one transaction
 SLICE = 0.25  # seconds the kernel thread may push before the loop has its say again
 
 
@@ -78,6 +79,8 @@ class Pipeline:
         self._solved_at = time.monotonic()
         self._stored_at = time.monotonic()
         self._changed = False  # since the last checkpoint
+        width = graph.rules.features
+        self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
         self._oldest: int | None = None  # timestamp of the first record no publication covers yet
 
     async def replay(self, tail: Tail, ends: Mapping[int, int]) -> None:
@@ -274,7 +277,7 @@ class Pipeline:
     async def _commit_if_due(self) -> None:
         self._checkpoint.check()
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
-        if self._changed and (due or self._graph.dirty_count >= self._settings.dirty_rows // 2):
+        if self._changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
             await self._commit()
 
     async def _commit(self) -> None:
@@ -289,7 +292,7 @@ class Pipeline:
 
     async def _pause_if_full(self) -> None:
         """The store is away and the changed rows have reached their limit: stop applying until it is back."""
-        if self._graph.dirty_count < self._settings.dirty_rows or not self._checkpoint.writing:
+        if self._graph.dirty_count < self._dirty_limit or not self._checkpoint.writing:
             return
         await self._commit()  # no transaction stays open in a pause
         self._enter(WorkerState.PAUSED)

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
 
     checkpoint_interval: float = Field(5.0, gt=0, le=600, description="Seconds between checkpoints.")
     dirty_rows: int = Field(
-        500_000,
+        200_000,
         ge=1,
         description="Changed rows held while the store is away; then the worker pauses. Half of it: a checkpoint.",
     )

@@ -71,6 +71,7 @@ class Worker:
         self._thread_stop = threading.Event()
         self._keeper: LeaseKeeper | None = None
         self._served_at = time.monotonic()
+        self._owner_token = ""
 
     def stop(self) -> None:
         """Ask for a graceful stop; asked again, the process ends at once."""
@@ -145,7 +146,9 @@ class Worker:
         if not await self._hold_lease(store):
             return
         self._report(Step.TOKEN, "before")
-        owner = await asyncio.to_thread(take_ownership, store, self.token)
+        # A token for each session: a write of the last one that is still under way must not count as ours.
+        self._owner_token = str(uuid.uuid4())
+        owner = await asyncio.to_thread(take_ownership, store, self._owner_token)
         self._report(Step.TOKEN, "after")
         kernel = KernelThread()
         writer = events.transactional_writer(f"dgdm-{settings.graph}", 2 * settings.checkpoint_interval + 60)
@@ -285,7 +288,7 @@ class Worker:
             owner = await asyncio.to_thread(store.owner)
         except StoreUnavailableError:
             return True
-        return owner is not None and owner.token == self.token
+        return owner is not None and owner.token == self._owner_token
 
     def _fenced(self, why: str) -> Exit:
         log.error("fenced", message=f"another worker owns the graph: {why}")

@@ -125,6 +125,32 @@ async def test_a_frozen_worker_is_taken_over_and_fenced(settings: Settings, tmp_
     await require_truth(settings, "read_uncommitted")
 
 
+async def test_what_consumers_got_after_the_last_checkpoint_is_put_right(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """
+    stored:    a = 0, acknowledged, in the checkpoint
+    published: a = 10, in no checkpoint; SIGKILL
+    log:       a = 0 again: for the store nothing has moved, but consumers hold 10
+    """
+    await make_topics(settings)
+    seldom = settings.model_copy(update={"checkpoint_interval": 600.0})
+    async with producer(settings) as events:
+        await events.set_features("a", [0, 0, 0, 0])
+        with WorkerProcess(settings, tmp_path) as worker:
+            await events.visible(60)
+            assert await worker.stop() == 0
+        with WorkerProcess(seldom, tmp_path) as worker:
+            await events.set_features("a", [10, 0, 0, 0])
+            await events.visible(60)
+            worker.kill()
+        await events.set_features("a", [0, 0, 0, 0])
+        with WorkerProcess(settings, tmp_path) as worker:
+            await events.visible(60)
+            assert await worker.stop() == 0
+    await require_truth(settings, "read_uncommitted")
+
+
 async def test_bad_messages_become_dead_letters_and_stop_nothing(settings: Settings, tmp_path: Path) -> None:
     await make_topics(settings)
     log = connect_log(settings)
