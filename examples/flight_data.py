@@ -45,7 +45,8 @@ class Plane(NamedTuple):
         kind = " ".join(part for part in (self.manufacturer, self.model) if part)
         if not kind:
             return self.tail
-        return f"{self.tail}, a {kind}" + (f" of {self.year}" if self.year else "")
+        article = "an" if kind[0] in "AEIOU" else "a"
+        return f"{self.tail}, {article} {kind}" + (f" of {self.year}" if self.year else "")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ SIGHT = 10.0  # miles: the most the source reports; what lacks of it is poor sig
 HALF_LIFE = 48.0  # hours after which a flight counts half in the airport's recent delays
 WEATHER_HALF_LIFE = 24.0
 DOUBT = 3.0  # flights on time that every airport is credited with, so that one late flight is no trend
-MOVED = 0.75  # standard deviations a feature must move before the airport is sent again
+MOVED = 0.5  # standard deviations a feature must move before the airport is sent again
 ACCURACY = 0.02  # of a feature's standard deviation
 
 
@@ -71,8 +71,9 @@ def hourly_features(year: Year) -> NDArray[np.float64]:
     features[..., 1] = arrivals / (departures + DOUBT)
     features[..., 2] = 100 * late / (departures + DOUBT)
     features[..., 3] = 100 * cancelled / (departures + cancelled + DOUBT)
-    features[..., 4] = _smoothed(_last_day(sums[0]), HALF_LIFE)
     places = [[airport.code for airport in year.airports].index(hub) for hub in HUBS]
+    # Elsewhere the data know the flights from New York only, which is not the airport's traffic.
+    features[:, places, 4] = _smoothed(_last_day(sums[0][:, places]), HALF_LIFE)
     for column, measured in (
         (5, year.wind),
         (6, SIGHT - year.visibility),
@@ -120,7 +121,7 @@ def feature_changes(
 def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -> Iterator[Timed]:
     """All events of the first `days` days (None: the year), ordered by minute.
 
-    In a minute departures come before landings, and both before the features of the hour that ends.
+    The features of an hour that ends come before what happens next; in a minute departures come before landings.
     """
     flown = np.flatnonzero(~year.cancelled)
     landed = np.flatnonzero(year.landed)
@@ -132,7 +133,7 @@ def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -
     np.minimum.at(first, ends, minutes // 60)
     changes = feature_changes(features, spread(features), first)
     following = next(changes, None)
-    last = np.inf if days is None else minutes.min() // 1440 * 1440 + days * 1440
+    last = np.inf if days is None else first_minutes(days)
     codes = [airport.code for airport in year.airports]
     tails = [plane.tail for plane in year.planes]
     seen: set[str] = set()
@@ -150,6 +151,11 @@ def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -
             seen.add(tails[tail])
             yield Timed(minute, AddNode(tails[tail], ts=stamp))
         yield Timed(minute, AddEdge(tails[tail], codes[end], op="add", ts=stamp))
+
+
+def first_minutes(days: int) -> int:
+    """Where so many days end, in New York's winter time."""
+    return 5 * 60 + 24 * 60 * days
 
 
 def _features_event(change: tuple[int, int, NDArray[np.float32]], codes: list[str]) -> Timed:
