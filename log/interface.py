@@ -142,7 +142,11 @@ class TransactionalWriter(LogWriter, Protocol):
         """Open a transaction."""
 
     async def commit(self) -> None:
-        """Commit it. Raises ProducerFencedError, LogUnavailableError (outcome unknown)."""
+        """Commit it. Raises ProducerFencedError, LogUnavailableError (outcome unknown).
+
+        The commit is decided when this returns; in Kafka the markers that let readers of committed data (and
+        their `end_offsets`) pass are written a moment later, in each partition on its own.
+        """
 
     async def abort(self) -> None:
         """Abort it."""

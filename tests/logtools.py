@@ -38,9 +38,13 @@ async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def read_to_end(reader: LogReader) -> list[Record]:
-    """Everything from the reader's position to the end as of now."""
-    ends = await reader.end_offsets()
+async def read_to_end(reader: LogReader, to: Mapping[int, int] | None = None) -> list[Record]:
+    """Everything from the reader's position to the end as of now, or to these offsets.
+
+    After the end of a transaction name the offsets: Kafka writes its markers a moment after the writer's call
+    has returned, and until then the end under read_committed stands before it.
+    """
+    ends = to or await reader.end_offsets()
     found: list[Record] = []
     deadline = time.monotonic() + PATIENCE
     while any(reader.positions()[p] < end for p, end in ends.items()):
