@@ -130,5 +130,6 @@ async def test_permissions_on_topic_group_and_transactional_id(guarded: tuple[Br
     plain = await place.started(log.writer())
     with pytest.raises(NotAuthorizedError, match=seen):
         await plain.append(seen, 0, messages("a"))
-    with pytest.raises(NotAuthorizedError, match=seen):  # dead: what the broker did with the batch is not known
+    # Dead: what the broker did with the batch is not known.
+    with pytest.raises(NotAuthorizedError, match=seen):
         await plain.append(topic, 0, messages("a"))
