@@ -96,7 +96,9 @@ class Broker:
 @functools.cache
 def shared_broker() -> Broker:
     """One broker per test process, taken down at its end. Make topics with names of your own; do not kill it."""
-    broker = Broker(Path(tempfile.mkdtemp(prefix="dgdm-kafka-")) / "cluster")
+    folder = Path(tempfile.mkdtemp(prefix="dgdm-kafka-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # runs last
+    broker = Broker(folder / "cluster")
     atexit.register(broker.down)
     return broker
 
