@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from integration.containers import why_no_docker
-from processes import WorkerProcess, make_topics
+from processes import WorkerProcess, make_topics, stored_meta, until
 from streams import producer, require_truth, some_events
 from testcontainers.community.kafka import KafkaContainer
 from testcontainers.community.redis import RedisContainer
@@ -63,6 +63,7 @@ async def test_killed_in_the_middle(settings: Settings, tmp_path: Path, seed: in
             for event in some_events(seed, 1000):
                 await events.send(event)
             await events.visible(60)
+            await until(lambda: stored_meta(settings), "a checkpoint to come back from")
             for event in some_events(seed + 1, 1000):
                 await events.send(event)
             worker.kill()
