@@ -24,23 +24,25 @@ from dgdm.state.graph import GraphState
 from dgdm.state.staging import Rules
 
 WIDTHS = [1, 2, 3, 8, 32, 64]
-nodes = st.integers(0, 12).map(str)
-weights = st.floats(-5, 5).map(lambda e: as_weight(10**e))
 
 
-@st.composite
-def events(draw: Any, features: int) -> GraphEvent:
-    """One event; edges are the most frequent."""
-    kind = draw(st.sampled_from(["edge"] * 5 + ["unedge"] * 2 + ["set", "add", "remove"]))
-    if kind == "edge":
-        return AddEdge(draw(nodes), draw(nodes), draw(weights), draw(st.sampled_from(["set", "add"])))
-    if kind == "unedge":
-        return RemoveEdge(draw(nodes), draw(nodes))
-    if kind == "remove":
-        return RemoveNode(draw(nodes))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = random.normal(size=features).astype(np.float32)
-    return (SetFeatures if kind == "set" else AddNode)(draw(nodes), x)
+def some_events(random: np.random.Generator, count: int, features: int, nodes: int) -> list[GraphEvent]:
+    """A mixed stream. From a seed, not event by event: short streams seldom remove what was announced."""
+    kinds = ["edge"] * 5 + ["unedge"] * 2 + ["set", "add", "remove"]
+    stream: list[GraphEvent] = []
+    for kind in random.choice(kinds, count).tolist():
+        a, b = map(str, random.integers(0, nodes, 2))
+        x = random.normal(size=features).astype(np.float32)
+        stream.append(
+            {
+                "edge": AddEdge(a, b, as_weight(10 ** float(random.uniform(-5, 5))), str(random.choice(["set", "add"]))),
+                "unedge": RemoveEdge(a, b),
+                "remove": RemoveNode(a),
+                "set": SetFeatures(a, x),
+                "add": AddNode(a, x),
+            }[kind]
+        )
+    return stream
 
 
 @pytest.mark.parametrize(("directed", "aggregate"), [(False, "in"), (True, "in"), (True, "out")])
@@ -49,17 +51,18 @@ def test_consumers_hold_the_exact_answer_within_the_accuracy(
     data: Any, directed: bool, aggregate: Any
 ) -> None:
     width = data.draw(st.sampled_from(WIDTHS))
-    stream = data.draw(st.lists(events(width), max_size=60))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    stream = some_events(random, data.draw(st.integers(1, 150)), width, data.draw(st.integers(1, 20)))
     accuracy = 0.01
     graph = GraphState(Rules(width, np.full(width, accuracy), np.zeros(width), directed, aggregate), 0.15)
     truth = oracle.Oracle(width, directed=directed, aggregate=aggregate)
     held: dict[str, np.ndarray] = {}
     at = 0
     while at < len(stream):
-        size = data.draw(st.integers(1, 20))
-        graph.run(graph.stage(stream[at : at + size]), push=data.draw(st.booleans()))
+        size = int(random.integers(1, 20))
+        graph.run(graph.stage(stream[at : at + size]), push=bool(random.integers(2)))
         at += size
-        if data.draw(st.booleans()):
+        if random.integers(2):
             deliver(graph, held)
     graph.push()
     deliver(graph, held)
@@ -86,12 +89,13 @@ def deliver(graph: GraphState, held: dict[str, np.ndarray]) -> None:
 def test_a_heavy_edge_that_comes_and_goes_leaves_no_error() -> None:
     graph = GraphState(Rules(1, np.array([0.01]), np.zeros(1)), 0.15)
     truth = oracle.Oracle(1)
-    stream: list[GraphEvent] = [AddNode(str(i), np.array([float(i)], np.float32)) for i in range(6)]
+    stream: list[GraphEvent] = [AddNode(str(i), np.array([i / 7], np.float32)) for i in range(6)]
     stream += [AddEdge("0", str(i), 1.0) for i in range(1, 6)]
     stream += [AddEdge("0", "5", 1e8), RemoveEdge("0", "5")]
     for event in stream:
-        graph.run(graph.stage([event]))
+        graph.run(graph.stage([event]), push=False)
         truth.apply(encode_event(event))
+    graph.push()
     held: dict[str, np.ndarray] = {}
     deliver(graph, held)
     assert oracle.largest_error(truth.exact(), held) <= 0.01
