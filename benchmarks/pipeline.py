@@ -124,7 +124,8 @@ async def _open_loop(
     while sent < len(pairs):
         due = min(len(pairs), int((time.monotonic() - begun) * rate))
         for i in range(sent, due):
-            await producer.add_edge(*pairs[i], weight=weights[i])
+            a, b = pairs[i]
+            await producer.add_edge(a, b, weights[i])
         sent = due
         await asyncio.sleep(0.002)
     await producer.flush()

@@ -35,7 +35,9 @@ def some_events(random: np.random.Generator, count: int, features: int, nodes: i
         x = random.normal(size=features).astype(np.float32)
         stream.append(
             {
-                "edge": AddEdge(a, b, as_weight(10 ** float(random.uniform(-5, 5))), str(random.choice(["set", "add"]))),
+                "edge": AddEdge(
+                    a, b, as_weight(10 ** float(random.uniform(-5, 5))), str(random.choice(["set", "add"]))
+                ),
                 "unedge": RemoveEdge(a, b),
                 "remove": RemoveNode(a),
                 "set": SetFeatures(a, x),
