@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..log.interface import Isolation, Log, LogReader, Record
+
+LOOK = 0.5  # seconds between two looks for the end of the topic
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class EventSource:
         self.reader: LogReader = log.reader(topic, isolation)
         self.lag = 0  # records behind the end, as of the last look
         self._ends: dict[int, int] = {}
-        self._ends_at = 0.0
+        self._ends_at = -math.inf
 
     async def start(self) -> None:
         """Connect."""
@@ -51,6 +54,7 @@ class EventSource:
 
     async def poll(self, max_records: int, timeout: float) -> EventBatch:  # noqa: ASYNC109 - as of the log
         """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
+        await self._look_for_the_end()  # first: a look that fails must not lose a batch
         records = await self.reader.poll(max_records, timeout)
         batch = EventBatch()
         newest: dict[int, Record] = {}
@@ -66,7 +70,7 @@ class EventSource:
         for partition, record in newest.items():
             batch.last[partition] = (record.offset, record.timestamp, self.checksum(record))
         batch.offsets = self.reader.positions()
-        await self._look_at_lag(batch.offsets)
+        self.lag = sum(max(0, end - batch.offsets.get(p, 0)) for p, end in self._ends.items())
         return batch
 
     @staticmethod
@@ -74,9 +78,8 @@ class EventSource:
         """What tells a record from another at the same offset."""
         return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
 
-    async def _look_at_lag(self, offsets: Mapping[int, int]) -> None:
-        """At most every half second: asking for the end is a round trip."""
+    async def _look_for_the_end(self) -> None:
+        """At most every half second: asking is a round trip."""
         now = time.monotonic()
-        if now - self._ends_at > 0.5:
+        if now - self._ends_at > LOOK:
             self._ends, self._ends_at = await self.reader.end_offsets(), now
-        self.lag = sum(max(0, end - offsets.get(p, 0)) for p, end in self._ends.items())

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..schemas.embeddings import decode_sequence
+from ..schemas.ids import parse_id
 from ..schemas.reasons import InvalidEvent
+from .progress import MARKERS, reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,14 +38,25 @@ async def read_tail(log: Log, topic: str, offsets: Mapping[int, int]) -> Tail:
         reader.seek(start)
         keys: set[str] = set()
         highest = 0
-        while any(reader.positions().get(p, 0) < end[p] for p in end):
-            for record in await reader.poll(10_000, 1.0):
-                keys.add((record.key or b"").decode(errors="replace"))
+        while not reached(reader.positions(), end):
+            for record in await reader.poll(10_000, MARKERS):
+                node = _node(record.key)
+                if node is None:
+                    continue
+                keys.add(node)
                 if record.value is not None:
                     try:
                         highest = max(highest, decode_sequence(record.value))
                     except InvalidEvent:
-                        continue  # a stranger's record: its key is republished all the same
+                        continue  # a stranger's value: the key is republished all the same
         return Tail(frozenset(keys), highest, begin, end)
     finally:
         await reader.close()
+
+
+def _node(key: bytes | None) -> str | None:
+    """The id that is the key; None for a key that no embedding can have: a stranger's record."""
+    try:
+        return parse_id(key.decode()) if key is not None else None
+    except (InvalidEvent, UnicodeDecodeError):
+        return None
