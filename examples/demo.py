@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DAY = 24 * 60  # minutes
 STORIES = 6
+START = 300.0  # seconds the worker may take: the first one on a machine compiles its kernels
 PERCENT = 100 * ACCURACY  # the accuracy in the unit below
 UNIT = "percent of a feature's standard deviation over the year at one airport; the largest over all vectors and features"
 
@@ -118,6 +119,7 @@ class _Demo:
             "checkpoint_interval": "2",
             "progress_interval": "0.02",
             "lease_ttl": "1",
+            "outage_budget": "30",
             "log_format": "json",
         }
 
@@ -127,11 +129,12 @@ class _Demo:
         self._values["accuracy"] = ",".join(map(str, plan.accuracy))
         try:
             settings = Settings.model_validate(self._values)
+            log = connect_log(settings)
         except ValueError as error:
             raise DemoError(f"the environment's DGDM_ settings do not fit: {error}") from None
-        log = connect_log(settings)
         worker = ChildWorker(self._values, self._folder / "worker.log")
         try:
+            await asyncio.to_thread(_check_store, settings)
             await self._create_topics(log, settings)
             worker.start()
             return await self._show(log, settings, plan, worker)
@@ -212,7 +215,10 @@ class _Acts:
     async def play(self, log: Log, settings: Settings) -> tuple[Verdict, Verdict, list[str]]:
         """The verdicts on the table of a day earlier and on the last one, and what the numbers mean."""
         plan, replay, meter = self._plan, self._replay, self._replay.meter
-        await replay.first_progress()
+        try:
+            await asyncio.wait_for(replay.first_progress(), START)
+        except TimeoutError:
+            raise DemoError(f"no worker after {START:g} s: {self._worker.last_words()}") from None
         meter.state = "serving"
         try:
             await self._replay_all()
@@ -290,6 +296,12 @@ def _plan(days: int) -> Plan:
     shown = None if days == 365 else days
     end = int(year.arrived[year.landed].max()) if shown is None else first_minutes(days)
     return Plan(year, features, spread(features), shown, int(year.left.min()), end)
+
+
+def _check_store(settings: Settings) -> None:
+    """Before the worker, which would wait for it. Raises StoreError."""
+    with contextlib.closing(connect_store(settings)) as store:
+        store.check()
 
 
 @contextlib.contextmanager

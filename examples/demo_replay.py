@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..consumers.embeddings import EmbeddingStream, EmbeddingTable
+from ..consumers.embeddings import EmbeddingStream
 from ..consumers.progress import follow_progress
 from ..producers.graph import GraphProducer
 from ..schemas.embeddings import Embedding
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WINDOW = 2_000
+WINDOW = 4_000
 """Events the producer may be ahead of the embeddings: the back-pressure. Smaller is sooner, larger is faster."""
 
 
@@ -71,7 +71,7 @@ class Replay:
         self._log, self._settings = log, settings
         self._producer = GraphProducer(log, settings.events_topic)
         self._stream = EmbeddingStream(log, settings.embeddings_topic, start="beginning")
-        self.table = EmbeddingTable(self._stream)
+        self.table: dict[str, NDArray[np.float32]] = {}  # what a consumer holds, live
         self.changed: dict[str, NDArray[np.float32] | None] = {}  # as it was before, since last cleared
         self._progressed, self._read = asyncio.Event(), asyncio.Event()
         self._after = 0  # progress records older than this (ms since 1970) are the dead worker's
@@ -140,8 +140,11 @@ class Replay:
             for change in changes:
                 if change.id not in self.changed:
                     self.changed[change.id] = self.table.get(change.id)
-            self.meter.published += sum(isinstance(change, Embedding) for change in changes)
-            self.table.update(changes)
+                if isinstance(change, Embedding):
+                    self.table[change.id] = change.vector
+                    self.meter.published += 1
+                else:
+                    self.table.pop(change.id, None)
             self._read.set()
 
     @staticmethod

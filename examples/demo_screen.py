@@ -49,7 +49,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A message that stays."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=self._live is None)
 
     async def keep_fresh(self) -> None:
         """Redraw, or print a line now and then, until cancelled."""
@@ -60,7 +60,7 @@ class Screen:
                 self._live.update(self._drawing(), refresh=True)
             elif time.monotonic() - printed >= LINE_EVERY and self._meter.started:
                 printed = time.monotonic()
-                self._console.print(self._line(), markup=False)
+                self._console.print(self._line(), markup=False, soft_wrap=True)
 
     def numbers(self) -> list[tuple[str, str]]:
         """What both kinds of screen show."""

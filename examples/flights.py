@@ -36,7 +36,7 @@ SIGHT = 10.0  # miles: the most the source reports; what lacks of it is poor sig
 HALF_LIFE = 48.0  # hours after which a flight counts half in the airport's recent delays
 WEATHER_HALF_LIFE = 24.0
 DOUBT = 3.0  # flights on time that every airport is credited with, so that one late flight is no trend
-MOVED = 0.5  # standard deviations a feature must move before the airport is sent again
+MOVED = 0.75  # standard deviations a feature must move before the airport is sent again
 ACCURACY = 0.02  # of a feature's standard deviation
 
 
@@ -141,7 +141,7 @@ def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -
         minutes[order].tolist(), year.tail[flights[order]].tolist(), ends[order].tolist(), strict=True
     )
     for minute, tail, end in triples:
-        while following is not None and (following[0] + 1) * 60 <= min(minute, last):
+        while following is not None and (following[0] + 1) * 60 <= min(minute, last - 1):
             yield _features_event(following, codes)
             following = next(changes, None)
         if minute >= last:
