@@ -6,7 +6,7 @@ from .reasons import InvalidEvent
 
 ERROR, MESSAGE = "dgdm-error", "dgdm-message"
 TOPIC, PARTITION, OFFSET = "dgdm-topic", "dgdm-partition", "dgdm-offset"
-TRUNCATED = "dgdm-truncated"
+TRUNCATED = "dgdm-truncated"  # bytes of the original value, when it was too large to keep
 
 
 def dead_letter_headers(

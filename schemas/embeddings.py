@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .events import Encoding, as_features
+from .events import Encoding
 from .ids import parse_id
-from .reasons import InvalidEvent, Reason
+from .reasons import InvalidEvent, Reason, shortened
+from .records import RecordDecoder
+from .values import as_features
 
 
 class Embedding(NamedTuple):
@@ -31,15 +33,26 @@ class Removed(NamedTuple):
 
 class _Wire(msgspec.Struct):
     id: str
-    vector: Any  # float32 bytes, or a list of numbers in JSON
+    vector: list[float] | bytes | memoryview  # float32; numbers in JSON
     sequence: int
     ts: int
 
 
-_PACK = msgspec.msgpack.Encoder()
-_JSON = msgspec.json.Encoder()
-_UNPACK = msgspec.msgpack.Decoder(_Wire)
-_UNJSON = msgspec.json.Decoder(_Wire)
+class _Sequence(msgspec.Struct):
+    sequence: int
+
+
+class _Read(msgspec.Struct):
+    id: str
+    vector: list[float] | bytes
+    sequence: int
+    ts: int
+
+
+_PACK: Final = msgspec.msgpack.Encoder()
+_JSON: Final = msgspec.json.Encoder()
+_RECORDS: Final = RecordDecoder(_Read, "an embedding record")
+_SEQUENCES: Final = RecordDecoder(_Sequence, "an embedding record")
 
 
 def encode_embeddings(
@@ -56,31 +69,23 @@ def encode_embeddings(
     ]
 
 
+def encode_embedding(embedding: Embedding, encoding: Encoding = "msgpack") -> bytes:
+    """The value of one record; its key is the id."""
+    node, vector, sequence, ts = embedding
+    return encode_embeddings([node], vector[np.newaxis], sequence, ts, encoding)[0]
+
+
 def decode_embedding(key: bytes | None, value: bytes | None) -> Embedding | Removed:
     """One record, either encoding. Raises InvalidEvent."""
-    try:
-        if value is None:
+    if value is None:
+        try:
             return Removed(parse_id((key or b"").decode()))
-        wire = _UNJSON.decode(value) if value[:1] == b"{" else _UNPACK.decode(value)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidEvent(Reason.UNDECODABLE, f"not an embedding record: {error}") from None
-    return Embedding(parse_id(wire.id), as_features(wire.vector), wire.sequence, wire.ts)
-
-
-class _Sequence(msgspec.Struct):
-    sequence: int
-
-
-_SEQUENCE: dict[Literal[True, False], Any] = {
-    True: msgspec.json.Decoder(_Sequence),
-    False: msgspec.msgpack.Decoder(_Sequence),
-}
+        except UnicodeDecodeError:
+            raise InvalidEvent(Reason.BAD_ID, f"the key {shortened(key)} is not UTF-8") from None
+    read = _RECORDS.decode(value)
+    return Embedding(parse_id(read.id), as_features(read.vector), read.sequence, read.ts)
 
 
 def decode_sequence(value: bytes) -> int:
     """Only the sequence of a record: all that recovery needs of it. Raises InvalidEvent."""
-    try:
-        sequence: int = _SEQUENCE[value[:1] == b"{"].decode(value).sequence
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidEvent(Reason.UNDECODABLE, f"not an embedding record: {error}") from None
-    return sequence
+    return _SEQUENCES.decode(value).sequence

@@ -13,6 +13,8 @@ def parse_id(value: object) -> str:
     Raises InvalidEvent for everything else; no trimming and no Unicode normalisation.
     """
     if type(value) is str:
+        if 0 < len(value) <= MAX_ID_BYTES and value.isascii():
+            return value
         text = value
     elif isinstance(value, int) and not isinstance(value, bool):
         if value.bit_length() > 8 * MAX_ID_BYTES:

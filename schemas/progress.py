@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from .events import Encoding
-from .reasons import InvalidEvent, Reason
+from .records import RecordDecoder
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -22,6 +24,9 @@ class Progress(msgspec.Struct, frozen=True):
     ts: int  # milliseconds since the epoch
 
 
+_RECORDS: Final = RecordDecoder(Progress, "a progress record")
+
+
 def encode_progress(progress: Progress, encoding: Encoding = "msgpack") -> bytes:
     """The value of a progress record; its key is the graph's name. In JSON the partitions are text."""
     return msgspec.msgpack.encode(progress) if encoding == "msgpack" else msgspec.json.encode(progress)
@@ -29,9 +34,4 @@ def encode_progress(progress: Progress, encoding: Encoding = "msgpack") -> bytes
 
 def decode_progress(value: bytes) -> Progress:
     """A progress record, either encoding. Raises InvalidEvent."""
-    try:
-        if value[:1] == b"{":
-            return msgspec.json.decode(value, type=Progress)
-        return msgspec.msgpack.decode(value, type=Progress)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidEvent(Reason.UNDECODABLE, f"not a progress record: {error}") from None
+    return _RECORDS.decode(value)

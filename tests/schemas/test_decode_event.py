@@ -35,7 +35,7 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("half JSON", b'{"type":', Reason.UNDECODABLE),
     ("bad UTF-8 in JSON", b'{"type":"AddNode","id":"\xff"}', Reason.UNDECODABLE),
     ("bad UTF-8 in MessagePack", b"\x82\xa4type\xaaRemoveNode\xa2id\xa1\xff", Reason.UNDECODABLE),
-    ("lone surrogate", b'{"type":"AddNode","id":"\\ud800"}', Reason.UNDECODABLE),
+    ("lone surrogate", b'{"type":"AddNode","id":"\\ud800"}', Reason.BAD_ID),
     ("deep nesting", b'{"x":' * 100_000, Reason.UNDECODABLE),
     ("trailing bytes", msgpack.packb(NODE) + b"\x00", Reason.UNDECODABLE),
     ("a list", [1, 2], Reason.WRONG_TYPE),
