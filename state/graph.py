@@ -19,6 +19,7 @@ from ..diffusion.arrays import (
     DIRTY,
     EDGES,
     MOVED,
+    NOTHING_DONE,
     PENDING,
     allocate,
     grow_arcs,
@@ -41,7 +42,7 @@ SCRUBBED_ROWS = 8  # per batch
 HEADROOM = 0.98  # of ε: what it leaves is for rounding and drift, so that the bound stays within the accuracy
 RECENT = 64  # batches whose drift still counts in the bound
 ULP = float(np.finfo(np.float32).eps)
-REWRITE_ROWS = 1 << 16
+NO_PROMISE = float(np.finfo(np.float32).max)  # a bound that says so, in a number that JSON has
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,29 @@ class GraphState:
         self.nodes = 0
         self.freed_ids: dict[str, None] = {}
         self.new_ids: dict[str, int] = {}
+        self.published = 0
+        # Batches and new edges, staged by the loop and run by the kernel thread: each side writes its own.
+        self._staged, self._staged_edges = 0, 0
+        self._ran, self._ran_edges = 0, 0
 
     # -- staging view
 
     def stage(self, events: Sequence[GraphEvent], start: int = 0) -> Staged:
-        """Columns for a batch; see Staging.stage."""
+        """Columns for events from `start` on; every batch staged is to be run, in that order.
+
+        `consumed` says how far it came: with max_edges it may end early, and at `start` itself when only an
+        exact count will do while another batch is still on its way: run that one first.
+        """
         limit = self.rules.max_edges
-        room = None if limit is None else limit - int(self.arrays.sizes[EDGES])
-        return self.staging.stage(events, start, room, lambda s, t: self.weight(s, t) is not None)
+        ran, on_the_way = self._ran, self._staged_edges - self._ran_edges  # read before the count it adds to
+        room = None if limit is None else limit - int(self.arrays.sizes[EDGES]) - on_the_way
+        staged = self.staging.stage(events, start, room, self._has_edge if self._staged == ran else None)
+        self._staged += 1
+        self._staged_edges += staged.edges
+        return staged
+
+    def _has_edge(self, source: str, target: str) -> bool:
+        return self.weight(source, target) is not None
 
     # -- kernel view
 
@@ -116,7 +132,8 @@ class GraphState:
     @property
     def counters(self) -> dict[str, int]:
         """Rows visited, pushes, arc updates, …: locality can be seen."""
-        return dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=False))
+        counted = dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=False))
+        return counted | {"events": self.sequence, "published": self.published}
 
     @property
     def arcs(self) -> int:
@@ -145,6 +162,9 @@ class GraphState:
         rejected = self._apply(staged)
         self._register(staged)
         self.sequence += staged.accepted - len(rejected)
+        self.arrays.counters[NOTHING_DONE] += staged.no_ops
+        self._ran_edges += staged.edges
+        self._ran += 1
         if staged.kind:
             self._scrub()
         if push:
@@ -159,10 +179,17 @@ class GraphState:
         return True
 
     def bound(self) -> list[float]:
-        """What consumers may rely on per column, once everything selected is acknowledged."""
-        residual = max(float(max_pending(self.arrays)), self.epsilon) + self.drift + ULP * self.peak
-        gap = max(self.tau, float(largest_gap(self.arrays)))
-        bound: list[float] = ((residual / self.alpha + gap) / self.rules.scale).tolist()
+        """What consumers may rely on per column [F], in feature units, once all selected is acknowledged.
+
+        NO_PROMISE while what they hold of some node is unknown and not yet published again.
+        """
+        g, scale = self.arrays, self.rules.scale
+        if g.unknown[g.moved[: self.moved_count]].any():
+            return [NO_PROMISE] * self.rules.features
+        residual = max(float(max_pending(g)), self.epsilon) + self.drift + ULP * self.peak
+        gap = max(self.tau, float(largest_gap(g)))
+        written = ULP / 2 * (np.abs(self.rules.offset) + self.peak / scale)  # vectors travel as float32
+        bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
         return bound
 
     def gather(self, limit: int) -> Publication:
@@ -187,19 +214,26 @@ class GraphState:
 
     def acknowledge(self, publication: Publication) -> None:
         """Consumers hold it now."""
+        self.published += len(publication.ids)
         acknowledge(self.arrays, publication.rows, publication.generations, publication.internal)
         for node in publication.tombstones:
             self.owed_tombstones.pop(node, None)
 
-    def mark_unknown(self, ids: Sequence[str]) -> None:
-        """What consumers hold of these is unknown: publish them in any case, or their tombstones."""
+    def mark_unknown(self, ids: Sequence[str]) -> list[str]:
+        """What consumers hold of these is unknown: publish them in any case.
+
+        Those that are not in the graph get a tombstone, and are returned.
+        """
+        absent = []
         for node in ids:
             row = self.staging.rows.get(node)
             if row is None:
                 self.owed_tombstones[node] = None
+                absent.append(node)
                 continue
             self.arrays.unknown[row] = 1
             self.mark_moved(row)
+        return absent
 
     def forget_published(self) -> None:
         """Consumers lost everything: publish every vector again."""
@@ -213,8 +247,12 @@ class GraphState:
         u, v = (self.staging.rows.get(node) for node in self.staging.arc(source, target))
         if u is None or v is None or max(u, v) >= len(self.arrays.alive):
             return None
-        at = find(self.arrays.rows, u, v)
-        return None if at < 0 else float(self.arrays.rows.weight[at])
+        rows, columns = self.arrays.rows, self.arrays.columns
+        if columns.length[v] < rows.length[u]:
+            at = find(columns, v, u)
+            return None if at < 0 else float(columns.weight[at])
+        at = find(rows, u, v)
+        return None if at < 0 else float(rows.weight[at])
 
     def _apply(self, staged: Staged) -> list[tuple[int, InvalidEvent]]:
         width = self.rules.features

@@ -2,48 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..diffusion.arrays import ARCS, EDGES, allocate, grow_arcs
 from ..diffusion.upkeep import count_loops, load_arcs, rebuild
 from .graph import GraphState
-from .store import GraphStore, Meta
+from .recovery import require_same_graph
+from .store import CHUNK, GraphStore, Meta, StoredArcs, StoreFormatError
 
 
 def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
-    """Load rows, take the published vectors for a start, recompute every residual."""
+    """Load rows, take the published vectors for a start, recompute every residual.
+
+    α, accuracy and offsets may differ from the stored ones: a store is in feature units. Raises
+    StoredGraphMismatchError for what may not differ, StoreFormatError when parts do not fit each other.
+    """
+    rules = graph.rules
+    require_same_graph(
+        meta, replace(meta, features=rules.features, directed=rules.directed, aggregate=rules.aggregate)
+    )
+    _load_ids(graph, store, meta)
+    g = graph.arrays
+    with np.errstate(over="ignore"):  # stored under another scale: an infinity is refused below
+        described = 0
+        for loaded in store.features():
+            _require_nodes(graph, loaded.rows, "features")
+            g.X[loaded.rows] = rules.scaled(loaded.values)
+            described += len(loaded.rows)
+        if described != graph.nodes:
+            raise _torn(f"features of {described} of {graph.nodes} nodes")
+        g.H[:] = g.X
+        for loaded in store.vectors():
+            _require_nodes(graph, loaded.rows, "a vector")
+            g.P[loaded.rows] = g.H[loaded.rows] = rules.scaled(loaded.values)
+            g.announced[loaded.rows] = 1
+    graph.peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
+    if not np.isfinite(graph.peak):
+        raise StoreFormatError(
+            "stored features overflow float32 under these accuracies: bring the columns' accuracies closer together"
+        )
+    _load_arcs(graph, store, meta)
+    graph.sequence = meta.event_sequence
+    graph.owed_tombstones = dict.fromkeys(meta.owed_tombstones)
+    alive = np.flatnonzero(g.alive)
+    for row in alive[g.announced[alive] == 0].tolist():
+        graph.mark_moved(row)
+    rebuild(graph.arrays, len(graph.row_ids), graph.alpha, graph.epsilon)
+
+
+def _load_ids(graph: GraphState, store: GraphStore, meta: Meta) -> None:
     ids: dict[str, int] = {}
     for names, rows in store.ids():
         ids.update(zip(names, rows.tolist(), strict=True))
     used = max(ids.values(), default=-1) + 1
-    graph.arrays = g = allocate(max(64, used), graph.rules.features, graph.rules.directed)
     graph.row_ids = [None] * used
     for node, row in ids.items():
         graph.row_ids[row] = node
-    graph.staging.rows = ids
-    graph.staging.used = used
     graph.staging.free = [row for row in range(used) if graph.row_ids[row] is None]
-    alive = np.fromiter(ids.values(), np.int32, len(ids))
-    g.alive[alive] = 1
-    for loaded in store.features():
-        g.X[loaded.rows] = graph.rules.scaled(loaded.values)
-    g.H[:] = g.X
-    for loaded in store.vectors():
-        g.P[loaded.rows] = g.H[loaded.rows] = graph.rules.scaled(loaded.values)
-        g.announced[loaded.rows] = 1
-    _load_arcs(graph, store)
-    graph.nodes, graph.sequence = len(ids), meta.event_sequence
-    graph.owed_tombstones = dict.fromkeys(meta.owed_tombstones)
-    graph.peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
-    for row in alive[g.announced[alive] == 0].tolist():
-        graph.mark_moved(row)
-    rebuild(graph.arrays, used, graph.alpha, graph.epsilon)
+    if len(ids) != meta.nodes or used - len(graph.staging.free) != len(ids):
+        raise _torn(f"{len(ids)} ids on {used - len(graph.staging.free)} rows for {meta.nodes} nodes")
+    graph.staging.rows, graph.staging.used, graph.nodes = ids, used, len(ids)
+    graph.arrays = allocate(max(64, used), graph.rules.features, graph.rules.directed)
+    graph.arrays.alive[np.fromiter(ids.values(), np.int32, len(ids))] = 1
 
 
-def _load_arcs(graph: GraphState, store: GraphStore) -> None:
+def _load_arcs(graph: GraphState, store: GraphStore, meta: Meta) -> None:
     for loaded in store.arcs():
-        sizes = np.diff(loaded.chunk_ends, prepend=0)
-        sources = np.repeat(loaded.chunks[:, 0], sizes).astype(np.int32)
+        sources = np.repeat(loaded.chunks[:, 0], np.diff(loaded.chunk_ends, prepend=0)).astype(np.int32)
+        _require_arcs(graph, loaded, sources)
         done = 0
         while (done := load_arcs(graph.arrays.rows, sources, loaded.targets, loaded.weights, done)) < len(
             sources
@@ -57,6 +86,28 @@ def _load_arcs(graph: GraphState, store: GraphStore) -> None:
     g, used = graph.arrays, len(graph.row_ids)
     loops = count_loops(g, used)
     arcs = int(g.rows.length.sum())
+    if arcs != meta.arcs:
+        raise _torn(f"{arcs} arcs where {meta.arcs} were written")
     g.sizes[ARCS] = arcs
     g.sizes[EDGES] = arcs if graph.rules.directed else (arcs + loops) // 2
-    g.stored_chunks[:] = (g.rows.length + 255) >> 8
+    g.stored_chunks[:] = (g.rows.length + CHUNK - 1) // CHUNK
+
+
+def _require_arcs(graph: GraphState, loaded: StoredArcs, sources: NDArray[np.int32]) -> None:
+    _require_nodes(graph, sources, "arcs")
+    _require_nodes(graph, loaded.targets, "an arc to it")
+    if not (np.isfinite(loaded.weights) & (loaded.weights > 0)).all():
+        raise _torn("a weight is not a number above 0")
+
+
+def _require_nodes(graph: GraphState, rows: NDArray[np.int32], what: str) -> None:
+    """Kernels do not check rows: what points outside the graph must not reach them."""
+    inside = (rows >= 0) & (rows < len(graph.row_ids))
+    if not inside.all() or not graph.arrays.alive[rows].all():
+        raise _torn(f"a row without an id has {what}")
+
+
+def _torn(what: str) -> StoreFormatError:
+    return StoreFormatError(
+        f"the stored graph does not fit together ({what}): restore it from a backup, or drop it and replay the log"
+    )
