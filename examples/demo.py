@@ -176,6 +176,8 @@ class _Demo:
             "recovery_seconds": round(meter.recovery, 2),
             "seconds": round(time.monotonic() - self._begun, 1),
         }
+        if not settings.log.startswith("sqlite:"):
+            screen.say(f"The topics {settings.events_topic.removesuffix('events')}* stay on {settings.log}.")
         self._report(screen, result, stale, found)
         return result
 

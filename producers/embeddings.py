@@ -5,19 +5,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..log import partition_of
-from ..log.interface import Message
+from ..log.interface import LogError, Message, UnknownTopicError
+from ..log.limits import limits_of, single_batch_bytes
 from ..schemas.embeddings import encode_embeddings
+from ..schemas.ids import MAX_ID_BYTES
 from ..schemas.progress import Progress, encode_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from ..log.interface import TransactionalWriter
+    from ..log.interface import Log, TransactionalWriter
     from ..schemas.events import Encoding
+
+LONGEST_NUMBER = -1.17549435e-38  # as JSON it has as many characters as any float32
+LAST_MOMENT = 2**63 - 1
 
 
 class EmbeddingSink:
@@ -73,3 +79,20 @@ class EmbeddingSink:
         if not self._open:
             await self._writer.begin()
             self._open = True
+
+
+async def check_limits(log: Log, topic: str, features: int, encoding: Encoding) -> None:
+    """Raise LogError when the topic cannot take a vector of that many features: before the first one is due."""
+    info = (await log.describe([topic])).get(topic)
+    if info is None:
+        raise UnknownTopicError(f"there is no topic {topic!r}: `dgdm topics create`")
+    vectors = np.full((1, features), LONGEST_NUMBER, np.float32)
+    (value,) = encode_embeddings(["x" * MAX_ID_BYTES], vectors, LAST_MOMENT, LAST_MOMENT, encoding)
+    size = single_batch_bytes(Message(b"x" * MAX_ID_BYTES, value))
+    most = limits_of(info.partitions, info.config).max_message_bytes
+    if size > most:
+        way_out = " or choose encoding = msgpack" if encoding == "json" else ""
+        raise LogError(
+            f"a vector of {features} features takes up to {size} bytes, and max.message.bytes of topic {topic!r} "
+            f"is {most}: raise it to {size}{way_out}"
+        )

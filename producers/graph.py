@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ..consumers.progress import follow_progress
-from ..log import open_log, partition_of
-from ..log.interface import Log, Message
+import msgspec
+import numpy as np
+
+from ..consumers.progress import ProgressFollower, reached
+from ..log import open_log
+from ..log.interface import Log, LogError, Message
+from ..log.limits import TopicLimits, check_messages, limits_of
 from ..schemas.events import (
     AddEdge,
     AddNode,
@@ -21,25 +25,32 @@ from ..schemas.events import (
     encode_event,
     event_key,
 )
-from ..schemas.ids import parse_id
+from ..schemas.reasons import InvalidEvent, Reason, shortened
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ..log.security import KafkaSecurity
+    from ..schemas.progress import Progress
+
+logger = logging.getLogger("dgdm.producers")
 
 Id = str | int
+SMALL = 1_024  # bytes: a value shorter than the topic's limit by this fits with its key and all else
 
 
 class GraphProducer:
-    """Writes events with the right keys, in batches, in order, each once.
-
-    Events wait in a bounded queue: when it is full, the methods wait. What is wrong with an event is said at
-    once (InvalidEvent); what is wrong with the log is said by the next call, by `flush` and on leaving.
+    """Writes events with the right keys, in batches, in the order of the calls, each once.
 
         async with GraphProducer("kafka://localhost:9092") as producer:
             await producer.add_edge("alice", "bob", weight=2.0)
             await producer.visible()
+
+    Events wait in a bounded queue and are written by a task of its own: when the queue is full, the methods wait.
+    What is wrong with an event is said at once (InvalidEvent, or RecordRejectedError when it is too large for the
+    topic), and the producer goes on. What is wrong with the log is said by the next call, by `flush` and by
+    `close`, and ends the producer: what of the last `flush` on was written is unknown then.
     """
 
     def __init__(
@@ -54,16 +65,18 @@ class GraphProducer:
         batch: int = 5_000,
         linger: float = 0.005,
     ) -> None:
+        """`batch` is the most events written at once, `linger` how many seconds a lone event waits for others."""
+        if batch < 1 or linger < 0:
+            raise ValueError(f"batch={batch} is at least 1 and linger={linger} at least 0")
         self._own_log = isinstance(log, str)
         self._log: Log = open_log(log, security) if isinstance(log, str) else log
-        self._topic, self._progress_topic, self._graph = topic, progress_topic, graph
+        self._topic, self._graph = topic, graph
         self._encoding: Encoding = encoding
-        self._batch, self._linger = batch, linger
+        self._limits: TopicLimits | None = None
         self._writer = self._log.writer()
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(4 * batch)
-        self._sending: asyncio.Task[None] | None = None
-        self._partitions = 1
-        self.offsets: dict[int, int] = {}  # after the last acknowledged event, by partition
+        self._outbox = Outbox(self._writer, topic, batch=batch, linger=linger)
+        self._follower = ProgressFollower(self._log, progress_topic, graph)
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -72,109 +85,129 @@ class GraphProducer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                await self.flush()
-        finally:
+        if kind is None:
             await self.close()
+        elif issubclass(kind, Exception):
+            try:
+                await self.close()
+            except LogError as problem:  # the body's own error is the one to be seen
+                logger.warning("%s", problem, extra={"event": "producer_failed"})
+        else:  # cancelled, or the program ends
+            await self._disconnect()
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """Offsets after the last acknowledged event, by partition."""
+        return dict(self._outbox.offsets)
 
     async def start(self) -> None:
         """Connect. Raises LogError."""
-        await self._writer.start()
-        self._partitions = await self._writer.partitions(self._topic)
-        self._sending = asyncio.create_task(self._send())
+        try:
+            await self._writer.start()
+            info = (await self._log.describe([self._topic])).get(self._topic)
+            if info is not None:
+                self._limits = limits_of(info.partitions, info.config)
+            await self._outbox.start()
+        except BaseException:
+            await self._disconnect()
+            raise
 
     async def close(self) -> None:
-        """Disconnect; what was not flushed may be lost."""
-        if self._sending is not None:
-            self._sending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._sending
-        await self._writer.close()
-        if self._own_log:
-            await self._log.close()
+        """Write what waits, then disconnect; may be called twice. Raises LogError."""
+        if self._closed:
+            return
+        try:
+            if self._outbox.accepted:
+                await self._outbox.flush()
+        finally:
+            await self._disconnect()
 
     async def add_node(self, node: Id, features: Sequence[float] | Any = None) -> None:
-        """A node with features [F], zeros by default."""
-        await self.send(AddNode(parse_id(_plain(node)), features))
+        """A node with features [F], zeros by default; of a node that is there the features are set."""
+        await self.send(AddNode(node, features))  # type: ignore[arg-type]
 
     async def set_features(self, node: Id, features: Sequence[float] | Any) -> None:
         """New features [F] of a node."""
-        await self.send(SetFeatures(parse_id(_plain(node)), features))
+        await self.send(SetFeatures(node, features))  # type: ignore[arg-type]
 
     async def remove_node(self, node: Id) -> None:
         """Remove a node and its edges."""
-        await self.send(RemoveNode(parse_id(_plain(node))))
+        await self.send(RemoveNode(node))  # type: ignore[arg-type]
 
     async def add_edge(
         self, source: Id, target: Id, weight: float = 1.0, op: Literal["set", "add"] = "set"
     ) -> None:
         """Set the weight of an edge, or add to it."""
-        await self.send(AddEdge(parse_id(_plain(source)), parse_id(_plain(target)), weight, op))
+        await self.send(AddEdge(source, target, weight, op))  # type: ignore[arg-type]
 
     async def remove_edge(self, source: Id, target: Id) -> None:
         """Remove an edge."""
-        await self.send(RemoveEdge(parse_id(_plain(source)), parse_id(_plain(target))))
+        await self.send(RemoveEdge(source, target))  # type: ignore[arg-type]
 
     async def send(self, event: GraphEvent) -> None:
-        """Any event. Raises InvalidEvent; waits while the queue is full."""
-        self._raise_failure()
-        message = Message(event_key(event), encode_event(event, self._encoding))
-        while self._queue.full():
-            await asyncio.sleep(self._linger)
-            self._raise_failure()
-        self._queue.put_nowait(message)
+        """Any event. Raises InvalidEvent, LogError; waits while the queue is full."""
+        event = _plain(event)
+        value = encode_event(event, self._encoding)
+        message = Message(event_key(event), value)
+        if self._limits is not None and len(value) + SMALL > self._limits.max_message_bytes:
+            check_messages(self._topic, self._limits, 0, [message])
+        await self._outbox.put(message)
 
     async def flush(self) -> dict[int, int]:
         """Wait until everything sent is acknowledged: the offsets after it, by partition. Raises LogError."""
-        if self._sending is None:
-            raise RuntimeError("the producer is not started: use `async with`, or await start()")
-        waiting = asyncio.create_task(self._queue.join())
-        await asyncio.wait({waiting, self._sending}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            waiting.cancel()
-        self._raise_failure()
-        return dict(self.offsets)
+        return await self._outbox.flush()
 
     async def visible(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - the user's patience
-        """Wait until the embeddings topic reflects everything sent. Raises TimeoutError, LogError."""
-        wanted = await self.flush()
+        """Wait until the embeddings topic reflects everything sent, for those who read it uncommitted.
+
+        An event that the worker refuses counts as reflected: it is in the dead letters. Raises TimeoutError, LogError.
+        """
+        wanted: dict[int, int] | None = None
         try:
             async with asyncio.timeout(timeout):
-                async for progress in follow_progress(self._log, self._progress_topic, self._graph):
-                    if all(progress.event_offsets.get(p, 0) >= end for p, end in wanted.items()):
-                        return
+                wanted = ends = await self.flush()
+                if wanted:
+                    self._follower.start()
+                    await self._follower.wait_until(lambda progress: reached(progress.event_offsets, ends))
         except TimeoutError:
-            raise TimeoutError(
-                f"no progress record of graph {self._graph!r} reached offsets {wanted} in {timeout:g} s: is its "
-                "worker running (`dgdm doctor`)?"
-            ) from None
+            raise TimeoutError(self._why_not(wanted, timeout)) from None
 
-    async def _send(self) -> None:
-        while True:
-            messages = [await self._queue.get()]
-            if self._queue.qsize() < self._batch:
-                await asyncio.sleep(self._linger)
-            while len(messages) < self._batch and not self._queue.empty():
-                messages.append(self._queue.get_nowait())
-            for partition, part in self._by_partition(messages).items():
-                self.offsets[partition] = await self._writer.append(self._topic, partition, part)
-            for _ in messages:
-                self._queue.task_done()
+    def _why_not(self, wanted: dict[int, int] | None, seconds: float) -> str:
+        if wanted is None:
+            waiting = self._outbox.accepted - self._outbox.acknowledged
+            return f"the log has not acknowledged {waiting} events in {seconds:g} s"
+        latest: Progress | None = self._follower.latest
+        if latest is None:
+            problem = f" ({self._follower.problem})" if self._follower.problem else ""
+            return (
+                f"{self._follower.topic} has no record of graph {self._graph!r} after {seconds:g} s{problem}: "
+                "is its worker running (`dgdm doctor`)?"
+            )
+        return (
+            f"after {seconds:g} s the worker of graph {self._graph!r} is at event offsets {latest.event_offsets}, "
+            f"these events end at {wanted}: it is behind, or stopped (`dgdm doctor`)"
+        )
 
-    def _by_partition(self, messages: list[Message]) -> dict[int, list[Message]]:
-        if self._partitions == 1:
-            return {0: messages}
-        parts: dict[int, list[Message]] = {}
-        for message in messages:
-            parts.setdefault(partition_of(message.key or b"", self._partitions), []).append(message)
-        return parts
-
-    def _raise_failure(self) -> None:
-        if self._sending is not None and self._sending.done():
-            self._sending.result()
+    async def _disconnect(self) -> None:
+        self._closed = True
+        await self._outbox.close()
+        await self._follower.close()
+        try:
+            await self._writer.close()
+        finally:
+            if self._own_log:
+                await self._log.close()
 
 
-def _plain(node: Any) -> Any:
-    """NumPy's integers are integers."""
-    return node.item() if hasattr(node, "item") else node
+def _plain(event: GraphEvent) -> GraphEvent:
+    """NumPy's scalars become Python's, foreign arrays become NumPy's; `encode_event` judges the rest."""
+    if not isinstance(event, GraphEvent):
+        raise InvalidEvent(Reason.WRONG_TYPE, f"{shortened(event)} is no graph event")
+    changed: dict[str, Any] = {}
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if isinstance(value, np.generic):
+            changed[name] = value.item()
+        elif name == "features" and not isinstance(value, np.ndarray) and hasattr(value, "__array__"):
+            changed[name] = np.asarray(value)
+    return msgspec.structs.replace(event, **changed) if changed else event
