@@ -74,7 +74,7 @@ class Pipeline:
         self._enter, self._report = enter, report
         self._polling: asyncio.Task[EventBatch] | None = None
         self._publishing: asyncio.Task[None] | None = None
-        self._told_sequence = -1  # of the last progress record
+        self._told: dict[int, int] | None = None  # event offsets of the last progress record
         self._told_at = 0.0
         self._solved_at = time.monotonic()
         self._stored_at = time.monotonic()
@@ -150,8 +150,7 @@ class Pipeline:
         if self._publishing is not None:
             waiting.add(self._publishing)
         busy = self._graph.pending_count > 0 and not self._catching_up()
-        told = self._told_sequence == self._graph.sequence
-        patience = 0 if busy else IDLE if told else max(0.001, self._settings.progress_interval)
+        patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not self._polling.done():
             return EventBatch()
@@ -210,8 +209,7 @@ class Pipeline:
             return
         self._solved_at = time.monotonic()
         graph = self._graph
-        told_enough = self._told_sequence == graph.sequence
-        if not (graph.moved_count or graph.owed_tombstones) and (told_enough or self._too_soon()):
+        if not (graph.moved_count or graph.owed_tombstones) and (self._all_told or self._too_soon()):
             return
         offsets = dict(self._checkpoint.position.event_offsets)
         publication = await self._kernel(lambda: graph.gather(self._settings.publish_limit))
@@ -262,8 +260,13 @@ class Pipeline:
                 ts=int(time.time() * 1000),
             )
         )
-        self._told_sequence, self._told_at = publication.sequence, time.monotonic()
+        self._told, self._told_at = event_offsets, time.monotonic()
         self._metrics.look_at(self._graph, publication.bound)
+
+    @property
+    def _all_told(self) -> bool:
+        """The last progress record covers everything read, also what was refused."""
+        return self._told == self._checkpoint.position.event_offsets
 
     def _too_soon(self) -> bool:
         return time.monotonic() - self._told_at < self._settings.progress_interval

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between attempts after a fault
+LONGEST_TRANSACTION = 900.0  # seconds: transaction.max.timeout.ms of a broker that was told nothing else
 
 
 class Exit(IntEnum):
@@ -151,7 +152,8 @@ class Worker:
         owner = await asyncio.to_thread(take_ownership, store, self._owner_token)
         self._report(Step.TOKEN, "after")
         kernel = KernelThread()
-        writer = events.transactional_writer(f"dgdm-{settings.graph}", 2 * settings.checkpoint_interval + 60)
+        longest = min(2 * settings.checkpoint_interval + 60, LONGEST_TRANSACTION)
+        writer = events.transactional_writer(f"dgdm-{settings.graph}", longest)
         letters = events.writer()
         source = EventSource(events, settings.events_topic, settings.isolation)
         pipeline: Pipeline | None = None

@@ -176,7 +176,10 @@ def _known(exc: BaseException, doing: str) -> LogError | None:  # noqa: PLR0911 
     if isinstance(exc, _REJECTED):
         return RecordRejectedError(f"{doing}: the broker refuses a record ({type(exc).__name__})")
     if isinstance(exc, errors.InvalidTransactionTimeout):
-        return LogError(f"{doing}: the transaction time-out is above the broker's transaction.max.timeout.ms")
+        return LogError(
+            f"{doing}: the transaction time-out is above the broker's transaction.max.timeout.ms: raise that, or "
+            "lower checkpoint_interval"
+        )
     return None
 
 

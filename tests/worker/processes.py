@@ -43,7 +43,9 @@ class WorkerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # pytest shows it with the failure
+            print(f"{self.log.name} (running: {self.running}):", self.log.read_text()[-4000:], sep="\n")
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()

@@ -178,9 +178,21 @@ async def test_bad_messages_become_dead_letters_and_stop_nothing(settings: Setti
     letters = await read_all(settings, settings.dead_letters_topic)
     reasons = [dict(letter.headers)["dgdm-error"].decode() for letter in letters]
     assert [letter.value for letter in letters] == bad
-    expected = ["null-value", "undecodable", "wrong-type", "wrong-type", "bad-id", "wrong-length"]
+    expected = ["null-value", "undecodable", "wrong-type", "undecodable", "bad-id", "wrong-length"]
     assert reasons == expected
     assert (await stored_meta(settings)).event_sequence == 100
+
+
+async def test_a_refused_event_counts_as_visible(settings: Settings, tmp_path: Path) -> None:
+    await make_topics(settings)
+    async with producer(settings) as events:
+        with WorkerProcess(settings, tmp_path) as worker:
+            await worker.serves()
+            await events.add_node("a", [1])  # of a graph with four features
+            await events.visible(60)
+            assert await worker.stop() == 0
+    letters = await read_all(settings, settings.dead_letters_topic)
+    assert [dict(letter.headers)["dgdm-error"] for letter in letters] == [b"wrong-length"]
 
 
 async def test_a_log_that_does_not_continue_the_store_is_refused(settings: Settings, tmp_path: Path) -> None:
