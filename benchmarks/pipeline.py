@@ -54,8 +54,8 @@ async def measure(nodes: int, edges: int, seconds: int) -> dict[str, Any]:
             worker.terminate()
             worker.wait()
     figures["certificate"] = {
-        "holds": found.holds,
-        "max_error": max(found.certificate.error),
+        "holds": bool(found.holds),
+        "max_error": float(max(found.certificate.error)),
         "accuracy": ACCURACY,
         "nodes": len(found.exact),
     }
@@ -68,7 +68,7 @@ async def measure(nodes: int, edges: int, seconds: int) -> dict[str, Any]:
         "recovery_s": _goal(figures["recovery_s"], 8, at_least=False),
         "max_error": _goal(max(found.certificate.error), ACCURACY, at_least=False),
     }
-    return {**figures, "goals": goals, "holds": found.holds and all(g["holds"] for g in goals.values())}
+    return {**figures, "goals": goals, "holds": bool(found.holds) and all(g["holds"] for g in goals.values())}
 
 
 async def _phases(
@@ -209,4 +209,4 @@ def _spread(values: list[Any]) -> dict[str, float]:
 
 
 def _goal(figure: float, goal: float, *, at_least: bool) -> dict[str, Any]:
-    return {"figure": figure, "goal": goal, "holds": figure >= goal if at_least else figure <= goal}
+    return {"figure": float(figure), "goal": goal, "holds": bool(figure >= goal if at_least else figure <= goal)}
