@@ -5,40 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import SecretStr
+from template import shared_template
+
 from dgdm.connections import connect_log, connect_store
 from dgdm.log.topics import create_topics, plans
 from dgdm.settings import Settings
-
-TESTS = Path(__file__).resolve().parent.parent
 
 
 class WorkerProcess:
     """`dgdm worker` with settings in its environment; `script` runs another program in its place."""
 
     def __init__(self, settings: Settings, folder: Path, script: list[str] | None = None) -> None:
-        given = settings.model_dump(exclude_unset=True)
-        environment = {f"DGDM_{name.upper()}": _text(value) for name, value in given.items()}
         self.log = folder / f"worker-{len(list(folder.glob('worker-*')))}.log"
-        command = [sys.executable, *(script or ["-m", "dgdm", "worker"])]
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                env={
-                    **os.environ,
-                    **environment,
-                    "DGDM_LOG_FORMAT": "json",
-                    "PYTHONPATH": f"{TESTS.parent}/.path",
-                },
-                stdout=output,
-                stderr=output,
-                cwd=folder,
-            )
+        self.log.touch()
+        environment = {**os.environ, **environment_of(settings), "DGDM_LOG_FORMAT": "json"}
+        self._process = shared_template().fork(script or ["worker"], environment, folder, self.log)
 
     def __enter__(self) -> Self:
         return self
@@ -46,15 +32,13 @@ class WorkerProcess:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:  # pytest shows it with the failure
             print(f"{self.log.name} (running: {self.running}):", self.log.read_text()[-4000:], sep="\n")
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGCONT)
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(60)
 
     def signal(self, number: int) -> None:
         """Any signal."""
@@ -71,7 +55,7 @@ class WorkerProcess:
     async def stop(self) -> int:
         """SIGTERM once it serves, and the exit code."""
         await self.serves()
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return await self.ended()
 
     async def ended(self) -> int:
@@ -130,5 +114,13 @@ async def stored_meta(settings: Settings) -> Any:
         store.close()
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The settings that were given, as `dgdm` reads them."""
+    given = settings.model_dump(exclude_unset=True)
+    return {f"DGDM_{name.upper()}": _text(value) for name, value in given.items()}
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
