@@ -10,8 +10,10 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .settings import Settings
-    from .state.graph import GraphState
+    from .state.graph import GraphState, Publication
 
 
 def configure_logging(level: str, style: str) -> None:
@@ -53,7 +55,7 @@ class Metrics:
         self.lag = Gauge("dgdm_lag_records", "Records of the events topic not applied yet.", registry=r)
         self.amplification = Gauge("dgdm_amplification_ratio", "Vectors published per event.", registry=r)
         self.residual = Gauge(
-            "dgdm_max_residual", "Largest residual, in units of the first column.", registry=r
+            "dgdm_max_residual", "Largest residual, or ε; in units of the first column.", registry=r
         )
         self.bound = Gauge("dgdm_bound", "Published bound per feature column.", ["column"], registry=r)
         self.drift = Gauge("dgdm_scrub_drift", "Largest recent drift of a maintained residual.", registry=r)
@@ -65,9 +67,15 @@ class Metrics:
         self.visited = Gauge("dgdm_visited_rows", "Rows visited since the start.", registry=r)
         self.lost_adds = Gauge("dgdm_lost_adds", "Adds that changed nothing in float32.", registry=r)
         self.no_ops = Gauge("dgdm_no_ops", "Operations that found nothing to do.", registry=r)
-        self.checkpoint_seconds = Histogram("dgdm_checkpoint_seconds", "Time of one checkpoint.", registry=r)
+        self.checkpoint_seconds = Histogram(
+            "dgdm_checkpoint_seconds",
+            "Time of one checkpoint, the store's acknowledgement included.",
+            registry=r,
+        )
         self.checkpoint_time = Gauge(
-            "dgdm_checkpoint_timestamp_seconds", "When the last one ended.", registry=r
+            "dgdm_checkpoint_timestamp_seconds",
+            "When one was last written, or nothing was to write.",
+            registry=r,
         )
         self.state = Gauge("dgdm_worker_state", "1 for the state the worker is in.", ["state"], registry=r)
         self._events = 0
@@ -91,7 +99,26 @@ class Metrics:
         self._published += vectors
         self.amplification.set(self._published / max(1, self._events))
 
-    def look_at(self, graph: GraphState, bound: list[float]) -> None:
+    def count_refused(self, reasons: Iterable[str]) -> None:
+        """Events that became dead letters."""
+        for reason in reasons:
+            self.dead_letters.labels(reason).inc()
+
+    def count_checkpoint(self, seconds: float) -> None:
+        """The store has acknowledged one."""
+        self.checkpoint_seconds.observe(seconds)
+        self.all_is_stored()
+
+    def all_is_stored(self) -> None:
+        """A checkpoint has just been written, or there is nothing to write."""
+        self.checkpoint_time.set_to_current_time()
+
+    def enter(self, old: str, new: str) -> None:
+        """The worker's state."""
+        self.state.labels(old).set(0)
+        self.state.labels(new).set(1)
+
+    def look_at(self, graph: GraphState, publication: Publication) -> None:
         """Read the gauges off a graph."""
         counters = graph.counters
         self.pushes.set(counters["pushes"])
@@ -102,6 +129,6 @@ class Metrics:
         self.arcs.set(graph.arcs)
         self.drift.set(graph.drift)
         self.floor.set(graph.floor_active)
-        self.residual.set(max(0.0, bound[0] - graph.tau) * graph.alpha)
-        for column, value in enumerate(bound):
+        self.residual.set(publication.residual)
+        for column, value in enumerate(publication.bound):
             self.bound.labels(str(column)).set(value)

@@ -53,12 +53,23 @@ async def read_progress(
         await reader.close()
 
 
+async def last_graph(log: Log, topic: str, isolation: Isolation = "read_uncommitted") -> str | None:
+    """The graph whose record stands last, or None when there is no record. Raises LogError."""
+    reader = log.reader(topic, isolation)
+    await reader.start()
+    try:
+        latest = await _last(reader, None)
+    finally:
+        await reader.close()
+    return None if latest is None else latest.graph
+
+
 def reached(offsets: Mapping[int, int], wanted: Mapping[int, int]) -> bool:
     """Whether all of these next offsets are at or past the wanted ones."""
     return all(offsets.get(partition, 0) >= end for partition, end in wanted.items())
 
 
-async def _last(reader: LogReader, graph: str) -> Progress | None:
+async def _last(reader: LogReader, graph: str | None) -> Progress | None:
     """Look back from the end, further each time: a compacted topic may not have been cleaned for days."""
     begin, end = await reader.beginning_offsets(), await reader.end_offsets()
     span = BEHIND
@@ -73,10 +84,11 @@ async def _last(reader: LogReader, graph: str) -> Progress | None:
         span *= WIDER
 
 
-def _latest(records: Iterable[Record], graph: str) -> Progress | None:
+def _latest(records: Iterable[Record], graph: str | None) -> Progress | None:
+    """The last record of a graph; of any with None."""
     latest = None
     for record in records:
-        if record.key == graph.encode() and record.value is not None:
+        if (graph is None or record.key == graph.encode()) and record.value is not None:
             try:
                 latest = decode_progress(record.value)
             except InvalidEvent as error:

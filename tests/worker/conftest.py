@@ -38,7 +38,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
         features=4,
         accuracy=[0.01],
         checkpoint_interval=0.3,
-        lease_ttl=0.5,
+        lease_ttl=0.3,
         events_topic=f"{name}.events",
         embeddings_topic=f"{name}.embeddings",
         progress_topic=f"{name}.progress",

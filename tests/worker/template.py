@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import json
 import os
 import queue
@@ -142,7 +143,10 @@ def tell(**what: int) -> None:
 
 def become(order: dict[str, Any]) -> None:
     """What the interpreter would be after starting this program."""
-    log, nothing = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
+    log, nothing = (
+        os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        os.open(os.devnull, os.O_RDONLY),
+    )
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.chdir(order["folder"])
@@ -160,9 +164,9 @@ def become(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from dgdm import cli
-    from dgdm import worker as _worker
     from dgdm.state.graph import warm_up
 
+    importlib.import_module("dgdm.worker")
     for directed in (False, True):
         warm_up(directed)
     become(serve())
