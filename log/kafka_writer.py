@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, errors
@@ -87,6 +88,9 @@ class KafkaWriter:
             producer.stop() if healthy else _mark_closed(producer), [sender, pending], producer.client
         )
         pending.fail_all(errors.ProducerClosed())  # a call that still waits
+        for batch in (*chain.from_iterable(pending._batches.values()), *pending._pending_batches):  # noqa: SLF001 - the same
+            _seen(batch.future)
+            _seen(batch._drain_waiter)  # noqa: SLF001 - nobody waits for a whole batch's
         waiter = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - its error is ours already
         if waiter is not None and waiter.done() and not waiter.cancelled():
             waiter.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,10 @@ class WorkerProcess:
             print(f"{self.log.name} (running: {self.running}):", self.log.read_text()[-4000:], sep="\n")
         self._process.send_signal(signal.SIGCONT)
         self.kill()
+        if kind is None:
+            for line in self.lines():  # a stable key and a sentence each; a traceback is neither
+                assert line["event"].isidentifier(), line
+                assert len(line["message"].split()) > 1, line
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -44,13 +49,31 @@ class WorkerProcess:
         """Any signal."""
         self._process.send_signal(number)
 
-    async def serves(self) -> None:
-        """Wait until this very process says that it serves."""
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [
+            json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]
+
+    def said(self, event: str, words: str = "") -> list[dict[str, Any]]:
+        """Its log lines of this event with these words."""
+        return [line for line in self.lines() if line["event"] == event and words in line["message"]]
+
+    async def says(self, event: str, words: str = "", times: int = 1) -> dict[str, Any]:
+        """Wait until it has said so often; the last of those lines. Fails at once when the process ends before."""
 
         async def told() -> bool:
-            return '"state": "serving"' in self.log.read_text()
+            running = self.running
+            told = len(self.said(event, words)) >= times
+            assert told or running, f"ended with {self._process.poll()} and never said {event} {words!r}"
+            return told
 
-        await until(told, f"serving: {self.log.read_text()[-500:]}")
+        await until(told, f"{event} {words!r} {times} times: {self.log.read_text()[-500:]}")
+        return self.said(event, words)[-1]
+
+    async def serves(self) -> None:
+        """Wait until this very process says that it serves."""
+        await self.says("state", "now serving")
 
     async def stop(self) -> int:
         """SIGTERM once it serves, and the exit code."""

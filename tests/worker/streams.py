@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
+import msgpack
 import numpy as np
 import oracle
 from processes import read_all
@@ -40,6 +42,24 @@ def producer(settings: Settings) -> GraphProducer:
     )
 
 
+def require_time_runs_forward(records: list[Any]) -> None:
+    """No consumer is sent an older graph after a newer one."""
+    sequences: dict[int, int] = {}
+    for record in records:
+        if record.value is not None:
+            sequence = msgpack.unpackb(record.value)["sequence"]
+            assert sequence >= sequences.get(record.partition, 0), f"at offset {record.offset}"
+            sequences[record.partition] = sequence
+
+
+async def send_slowly(events: GraphProducer, stream: list[GraphEvent], pause: float = 0.02) -> None:
+    """50 at a time."""
+    for number, event in enumerate(stream):
+        await events.send(event)
+        if number % 50 == 49:
+            await asyncio.sleep(pause)
+
+
 async def require_truth(settings: Settings, isolation: Any = "read_committed") -> None:
     """Consumers hold the exact answer within the accuracy, and the store every weight exactly."""
     assert settings.features is not None
@@ -47,6 +67,7 @@ async def require_truth(settings: Settings, isolation: Any = "read_committed") -
     for record in await read_all(settings, settings.events_topic):
         truth.apply(record.value)
     records = await read_all(settings, settings.embeddings_topic, isolation)
+    require_time_runs_forward(records)
     held = oracle.table((record.key, record.value) for record in records)
     assert oracle.largest_error(truth.exact(), held) <= settings.accuracy[0]
     store = connect_store(settings)

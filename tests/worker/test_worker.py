@@ -6,11 +6,10 @@ import asyncio
 import random
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from processes import WorkerProcess, make_topics, read_all, stored_meta
-from streams import producer, require_truth, some_events
+from streams import producer, require_truth, send_slowly, some_events
 
 from dgdm.connections import connect_log
 from dgdm.log.interface import Message
@@ -91,13 +90,6 @@ async def test_killed_at_random(settings: Settings, tmp_path: Path, seed: int, r
             assert await worker.stop() == 0
     await require_truth(settings)
     await require_truth(settings, "read_uncommitted")
-
-
-async def send_slowly(events: Any, stream: list[Any]) -> None:
-    for number, event in enumerate(stream):
-        await events.send(event)
-        if number % 50 == 49:
-            await asyncio.sleep(0.02)
 
 
 async def test_a_frozen_worker_is_taken_over_and_fenced(settings: Settings, tmp_path: Path) -> None:
