@@ -61,7 +61,7 @@ class KafkaWriter:
                 f"{doing}: the broker gave no producer id within {self._connection.delivery_timeout:.0f} s "
                 "(one broker alone needs transaction.state.log.replication.factor=1 and min.isr=1)"
             ) from exc
-        except errors.KafkaError as exc:
+        except (errors.KafkaError, AssertionError) as exc:  # aiokafka asserts that a broker is known
             await self.close()
             raise log_error(exc, doing) from exc
         except BaseException:

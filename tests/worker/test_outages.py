@@ -1,0 +1,177 @@
+"""Servers that go away under load and come back: the stream goes on, or waits, and in the end is what it would be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import own_broker, shared_broker
+from processes import WorkerProcess, make_topics, read_all, stored_meta, until
+from stores import RedisProcess, running_redis
+from streams import producer, require_truth, some_events
+
+from dgdm.log.interface import Message
+from dgdm.producers.graph import GraphProducer
+from dgdm.settings import Settings
+
+LOADED_ONCE = [str(Path(__file__).with_name("crashing_worker.py")), "load", "before", "2"]
+AWAY = 20  # seconds
+_numbers = itertools.count()
+pytestmark = [pytest.mark.timeout(280), pytest.mark.integration]
+
+
+def settings_of(log: str, store: str, **others: Any) -> Settings:
+    name = f"o{os.getpid()}-{next(_numbers)}"
+    topics = ("events", "embeddings", "progress", "dead_letters")
+    names: dict[str, Any] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
+    settings = Settings(
+        log=log, store=store, graph=name, features=4, checkpoint_interval=0.3, lease_ttl=0.3, **names
+    )
+    return settings.model_copy(update=others)
+
+
+@contextlib.asynccontextmanager
+async def load(events: GraphProducer, settings: Settings) -> AsyncIterator[list[int]]:
+    """Events all the time, every hundredth of them bad; at the end their offsets, when all are visible."""
+    stop = asyncio.Event()
+    bad: list[int] = []
+
+    async def send() -> None:
+        for part in itertools.count():
+            for event in some_events(part, 99):
+                await events.send(event)
+            await events._outbox.put(Message(b"bad", b"\xff"))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.05)
+            if stop.is_set():
+                return
+
+    sending = asyncio.create_task(send())
+    yield bad
+    stop.set()
+    await sending
+    await events.visible(90)
+    bad += [r.offset for r in await read_all(settings, settings.events_topic) if r.value == b"\xff"]
+
+
+async def require_all(settings: Settings, bad: list[int]) -> None:
+    """The oracle's verdict under both isolations, and each bad event among the dead letters."""
+    await require_truth(settings)
+    await require_truth(settings, "read_uncommitted")
+    letters = await read_all(settings, settings.dead_letters_topic)
+    assert {int(dict(letter.headers)["dgdm-offset"]) for letter in letters} == set(bad)
+    assert bad
+
+
+async def published(settings: Settings) -> int:
+    """Records consumers may read as committed."""
+    return len(await read_all(settings, settings.embeddings_topic))
+
+
+async def goes_on(settings: Settings) -> None:
+    """Vectors are published and committed now."""
+    before = await published(settings)
+
+    async def more() -> bool:
+        return await published(settings) > before
+
+    await until(more, "more committed vectors")
+
+
+async def a_redis_that_goes_away(folder: Path) -> None:
+    """
+    below the limit: frozen 5 s, then killed for 20 s; the stream goes on, transactions are committed
+    above the limit: killed; PAUSED until it is back, then SERVING
+    """
+    with running_redis() as redis:
+        settings = settings_of(shared_broker().url, redis.tcp_url)
+        await make_topics(settings)
+        async with producer(settings) as events:
+            with WorkerProcess(settings, folder) as worker:
+                await worker.serves()
+                async with load(events, settings) as bad:
+                    await stores_on(settings)
+                    redis.freeze()
+                    await asyncio.sleep(5)
+                    await goes_on(settings)
+                    redis.thaw()
+                    await stores_on(settings)
+                    redis.kill()
+                    await asyncio.sleep(AWAY)
+                    await goes_on(settings)
+                    assert not worker.said("state", "now paused")
+                    redis.start()
+                    await stores_on(settings)
+                assert await worker.stop() == 0
+            await require_all(settings, bad)
+            few = settings.model_copy(update={"dirty_rows": 40})
+            with WorkerProcess(few, folder) as worker:
+                await worker.serves()
+                async with load(events, few) as bad:
+                    redis.kill()
+                    await worker.says("state", "now paused")
+                    redis.start()
+                    await worker.says("state", "now serving", 2)
+                assert await worker.stop() == 0
+        await require_all(settings, bad)
+
+
+async def stores_on(settings: Settings) -> None:
+    """Checkpoints are written now."""
+    before = await stored_meta(settings)
+
+    async def more() -> bool:
+        now = await stored_meta(settings)
+        return now is not None and (before is None or now.event_sequence > before.event_sequence)
+
+    await until(more, "more events in the store")
+
+
+async def a_broker_that_goes_away(folder: Path, redis: RedisProcess, *, kill: bool) -> None:
+    """
+    idle:       the reader notices first; PAUSED until it is back, then SERVING
+    under load: the writers persist; what they give up is sent again
+
+    Nothing is loaded from the store again.
+    """
+    with own_broker() as broker:
+        settings = settings_of(broker.url, redis.tcp_url)
+        go, come = (broker.kill9, broker.start) if kill else (broker.pause, broker.resume)
+        await make_topics(settings)
+        with WorkerProcess(settings, folder, LOADED_ONCE) as worker:
+            await worker.serves()
+            await until(
+                lambda: stored_meta(settings), "the first checkpoint, after which nothing is under way"
+            )
+            await asyncio.to_thread(go)
+            await worker.says("state", "now paused")
+            await asyncio.to_thread(come)
+            await worker.says("state", "now serving", 2)
+            assert worker.said("recovering", "goes on with the graph in memory")
+            async with producer(settings) as events:
+                async with load(events, settings) as bad:
+                    await goes_on(settings)
+                    await asyncio.to_thread(go)
+                    await asyncio.sleep(AWAY)
+                    await asyncio.to_thread(come)
+                    await goes_on(settings)
+                assert await worker.stop() == 0
+        await require_all(settings, bad)
+
+
+async def test_twenty_seconds_without_one_of_the_servers(tmp_path: Path) -> None:
+    """At the same time, because each mostly waits."""
+    folders = [tmp_path / name for name in ("redis", "killed", "frozen")]
+    for folder in folders:
+        folder.mkdir()
+    with running_redis() as redis:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(a_redis_that_goes_away(folders[0]))
+            group.create_task(a_broker_that_goes_away(folders[1], redis, kill=True))
+            group.create_task(a_broker_that_goes_away(folders[2], redis, kill=False))
