@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,25 @@ from template import shared_template
 from dgdm.connections import connect_log, connect_store
 from dgdm.log.topics import create_topics, plans
 from dgdm.settings import Settings
+
+_numbers = itertools.count()
+
+
+def settings_of(log: str, store: str, **others: Any) -> Settings:
+    """Settings of a graph of its own, quick to take over and to checkpoint."""
+    name = f"g{os.getpid()}-{next(_numbers)}"
+    given = {
+        "graph": name,
+        "features": 4,
+        "accuracy": [0.01],
+        "checkpoint_interval": 0.3,
+        "lease_ttl": 0.3,
+        "events_topic": f"{name}.events",
+        "embeddings_topic": f"{name}.embeddings",
+        "progress_topic": f"{name}.progress",
+        "dead_letters_topic": f"{name}.dead-letters",
+    }
+    return Settings(log=log, store=store, **(given | others))
 
 
 class WorkerProcess:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from brokers import own_broker, shared_broker
-from processes import WorkerProcess, make_topics, read_all, stored_meta, until
+from processes import WorkerProcess, make_topics, read_all, settings_of, stored_meta, until
 from stores import RedisProcess, running_redis
 from streams import producer, require_truth, some_events
 
@@ -22,18 +20,7 @@ from dgdm.settings import Settings
 
 LOADED_ONCE = [str(Path(__file__).with_name("crashing_worker.py")), "load", "before", "2"]
 AWAY = 20  # seconds
-_numbers = itertools.count()
 pytestmark = [pytest.mark.timeout(280), pytest.mark.integration]
-
-
-def settings_of(log: str, store: str, **others: Any) -> Settings:
-    name = f"o{os.getpid()}-{next(_numbers)}"
-    topics = ("events", "embeddings", "progress", "dead_letters")
-    names: dict[str, Any] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
-    settings = Settings(
-        log=log, store=store, graph=name, features=4, checkpoint_interval=0.3, lease_ttl=0.3, **names
-    )
-    return settings.model_copy(update=others)
 
 
 @contextlib.asynccontextmanager

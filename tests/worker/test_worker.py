@@ -33,6 +33,7 @@ async def test_stop_and_start_again(settings: Settings, tmp_path: Path) -> None:
 
 
 STEPS = [(step, moment) for step in Step for moment in ("before", "after")]
+STEPS += [(Step.PUSH, "during"), (Step.PUBLISH, "during")]
 
 
 @pytest.mark.parametrize(("step", "moment"), STEPS, ids=[f"{moment}-{step}" for step, moment in STEPS])
