@@ -40,12 +40,18 @@ def producer(settings: Settings) -> GraphProducer:
     )
 
 
-async def require_truth(settings: Settings, isolation: Any = "read_committed") -> None:
-    """Consumers hold the exact answer within the accuracy, and the store every weight exactly."""
+async def require_truth(
+    settings: Settings, isolation: Any = "read_committed", truth: oracle.Oracle | None = None
+) -> None:
+    """Consumers hold the exact answer within the accuracy, and the store every weight exactly.
+
+    The answer for the whole log, or for what `truth` has applied.
+    """
     assert settings.features is not None
-    truth = oracle.Oracle(settings.features)
-    for record in await read_all(settings, settings.events_topic):
-        truth.apply(record.value)
+    if truth is None:
+        truth = oracle.Oracle(settings.features)
+        for record in await read_all(settings, settings.events_topic):
+            truth.apply(record.value)
     records = await read_all(settings, settings.embeddings_topic, isolation)
     held = oracle.table((record.key, record.value) for record in records)
     assert oracle.largest_error(truth.exact(), held) <= settings.accuracy[0]
