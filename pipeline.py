@@ -258,6 +258,7 @@ class Pipeline:
             )
         )
         self._told, self._told_at = event_offsets, time.monotonic()
+        self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
 
     @property

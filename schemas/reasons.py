@@ -21,7 +21,8 @@ class Reason(StrEnum):
     BAD_ID = "bad-id"
     """An id that is neither text nor an integer, or not of 1 to 256 UTF-8 bytes."""
     NOT_FINITE = "not-finite"
-    """A feature or weight that is NaN, infinite, or beyond the range of float32."""
+    """A feature or weight that is NaN, infinite, or beyond the range of float32; a feature so near its end that
+    a sum with others could leave it."""
     BAD_WEIGHT = "bad-weight"
     """A weight that is not above 0 once rounded to float32."""
     WRONG_LENGTH = "wrong-length"

@@ -65,6 +65,11 @@ class RedisProcess:
         return f"unix://{self.socket}?db=0"
 
     @property
+    def folder(self) -> Path:
+        """Of its files."""
+        return self._directory
+
+    @property
     def tcp_url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 

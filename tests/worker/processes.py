@@ -106,6 +106,11 @@ class WorkerProcess:
         return await asyncio.to_thread(self._process.wait, 60)
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

@@ -1,15 +1,14 @@
-"""A worker process from end to end: stop and start, kill at every step, kill at random, freeze and take over."""
+"""A worker process from end to end: stop and start, kill at every step, freeze and take over."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 from pathlib import Path
 
 import pytest
 from processes import WorkerProcess, make_topics, read_all, stored_meta
-from streams import producer, require_truth, send_slowly, some_events
+from streams import producer, require_truth, some_events
 
 from dgdm.connections import connect_log
 from dgdm.log.interface import Message
@@ -72,25 +71,6 @@ async def test_killed_at_a_step(settings: Settings, tmp_path: Path, step: Step, 
             await events.visible(60)
             assert await worker.stop() == 0
     await require_truth(settings)
-
-
-@pytest.mark.parametrize("round_number", range(3))
-async def test_killed_at_random(settings: Settings, tmp_path: Path, seed: int, round_number: int) -> None:
-    rng = random.Random(seed + round_number)
-    await make_topics(settings)
-    async with producer(settings) as events:
-        for _ in range(5):
-            with WorkerProcess(settings, tmp_path) as worker:
-                await worker.serves()
-                sending = asyncio.create_task(send_slowly(events, some_events(rng.randrange(10**6), 1500)))
-                await asyncio.wait({sending}, timeout=rng.uniform(0.05, 1.5))
-                worker.kill()
-                await sending
-        with WorkerProcess(settings, tmp_path) as worker:
-            await events.visible(60)
-            assert await worker.stop() == 0
-    await require_truth(settings)
-    await require_truth(settings, "read_uncommitted")
 
 
 async def test_a_frozen_worker_is_taken_over_and_fenced(settings: Settings, tmp_path: Path) -> None:
