@@ -74,10 +74,15 @@ class Metrics:
         self._published = 0
 
     def serve(self, settings: Settings) -> tuple[Any, Any] | None:
-        """Open the metrics port, if there is to be one: (server, thread)."""
+        """Open the metrics port, if there is to be one: (server, thread). Raises ValueError."""
         if settings.metrics_port is None:
             return None
-        return start_http_server(settings.metrics_port, registry=self.registry)
+        try:
+            return start_http_server(settings.metrics_port, registry=self.registry)
+        except OSError as error:
+            raise ValueError(
+                f"metrics_port = {settings.metrics_port} cannot be opened ({error.strerror}): choose another"
+            ) from None
 
     def count_events(self, applied: int) -> None:
         """Events applied."""
