@@ -63,6 +63,8 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("NaN weight", {**EDGE, "weight": float("nan")}, Reason.NOT_FINITE),
     ("infinite weight", {**EDGE, "weight": float("inf")}, Reason.NOT_FINITE),
     ("weight beyond float32", {**EDGE, "weight": 1e39}, Reason.NOT_FINITE),
+    ("integer weight beyond float32", json.dumps({**EDGE, "weight": 10**39}).encode(), Reason.NOT_FINITE),
+    ("integer weight beyond a double", json.dumps({**EDGE, "weight": 10**399}).encode(), Reason.NOT_FINITE),
     ("NaN feature", {**NODE, "features": [float("nan")]}, Reason.NOT_FINITE),
     ("NaN feature bytes", {**NODE, "features": struct.pack("<f", float("nan"))}, Reason.NOT_FINITE),
     ("feature beyond float32", {**NODE, "features": [1e39]}, Reason.NOT_FINITE),
