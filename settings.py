@@ -203,7 +203,7 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "PLAIN", description="Kafka's sasl.mechanism: how the password is proven."
     )
-    kafka_username: str | None = Field(None, description="SASL user.")
+    kafka_username: str | None = Field(None, description="SASL user; a protocol with SASL needs it.")
     kafka_password: SecretStr | None = Field(None, description="SASL password; never shown.")
     kafka_cafile: FilePath | None = Field(
         None, description="Certificate authorities for Kafka's TLS (PEM); the system's by default."

@@ -56,9 +56,13 @@ class Exit(IntEnum):
     """Exit codes of a worker."""
 
     STOPPED = 0
-    REFUSED = 2  # a mistake of settings or history: starting again will not help
-    FENCED = 3  # another worker owns the graph
-    OUTAGE = 75  # the log or the store stayed away: start again (EX_TEMPFAIL)
+    """By SIGTERM or Ctrl-C, with a last checkpoint."""
+    REFUSED = 2
+    """A mistake of settings, or a history that does not fit: starting again will not help."""
+    FENCED = 3
+    """Another worker owns the graph."""
+    OUTAGE = 75
+    """The log, or at a start the store, stayed away: start again (EX_TEMPFAIL)."""
 
 
 class Worker:

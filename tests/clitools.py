@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.testing import CliRunner, Result
 
 from dgdm.cli import _create, app
 from dgdm.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,3 +55,26 @@ def ended(running: subprocess.Popen[str], says: str | None = None) -> tuple[int,
     """Exit code, standard output and standard error, when it has ended."""
     out, err = running.communicate(says, timeout=120)
     return running.returncode, out, err
+
+
+@contextlib.contextmanager
+def running(*args: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that does not outlive its test."""
+    with process(*args, **options) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@contextlib.contextmanager
+def up(features: int = 1, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """Everything in this folder, serving, with a checkpoint only when it stops."""
+    settings = ["--set", "lease_ttl=0.3", "--set", "checkpoint_interval=600", *more]
+    with running("up", "--features", str(features), *settings, env={"DGDM_LOG_FORMAT": "json"}) as worker:
+        assert worker.stderr is not None
+        said = ""
+        while '"state": "serving"' not in said:
+            said = worker.stderr.readline()
+            assert said, f"ended with {worker.poll()}"
+        yield worker

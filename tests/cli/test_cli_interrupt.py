@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from clitools import dgdm, ended, process
+from clitools import dgdm, ended, running, up
 from processes import read_all, stored_meta, until
 
 from dgdm.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NODE = '{"type": "AddNode", "id": "a%d", "features": [1.0]}\n'
@@ -26,16 +24,6 @@ pytestmark = pytest.mark.timeout(120)
 async def events() -> int:
     """How many stand in the events topic."""
     return len(await read_all(Settings(), "dgdm.events"))
-
-
-@contextlib.contextmanager
-def running(*args: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command that does not outlive its test."""
-    with process(*args, **options) as started:
-        try:
-            yield started
-        finally:
-            started.kill()
 
 
 def interrupted(command: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -112,16 +100,3 @@ def test_up_stops_with_a_checkpoint(folder: Path) -> None:
     meta = asyncio.run(stored_meta(Settings()))
     assert (meta.event_sequence, meta.event_offsets, meta.nodes) == (1, {0: 1}, 1)
     assert dgdm("certify").exit_code == 0
-
-
-@contextlib.contextmanager
-def up() -> Iterator[subprocess.Popen[str]]:
-    """Everything in this folder, serving, with a checkpoint only when it stops."""
-    settings = ["--set", "lease_ttl=0.3", "--set", "checkpoint_interval=600"]
-    with running("up", "--features", "1", *settings, env={"DGDM_LOG_FORMAT": "json"}) as worker:
-        assert worker.stderr is not None
-        said = ""
-        while '"state": "serving"' not in said:
-            said = worker.stderr.readline()
-            assert said, f"ended with {worker.poll()}"
-        yield worker
