@@ -6,6 +6,9 @@ import base64
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+import numpy as np
+
 from .connections import connect_log
 from .consumers.embeddings import EmbeddingStream
 from .schemas.deadletters import ERROR, MESSAGE, OFFSET, PARTITION, TOPIC
@@ -66,8 +69,24 @@ def _dead_letter(record: Record) -> Line:
 
 
 def _plain(content: bytes | None) -> str | dict[str, str] | None:
-    """Text as it is, what is not UTF-8 as base64."""
+    """Text as it is, an event in MessagePack as JSON, anything else as base64."""
+    if content is None:
+        return None
     try:
-        return None if content is None else content.decode()
+        return content.decode()
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(content or b"").decode()}
+        return _as_json(content) or {"base64": base64.b64encode(content).decode()}
+
+
+def _as_json(content: bytes) -> str | None:
+    """A map in MessagePack as JSON, its features as numbers; None when it is none."""
+    try:
+        event = msgspec.msgpack.decode(content)
+        if not isinstance(event, dict):
+            return None
+        features = event.get("features")
+        if isinstance(features, bytes) and len(features) % 4 == 0:
+            event["features"] = np.frombuffer(features, "<f4").tolist()
+        return msgspec.json.encode(event).decode()
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return None

@@ -33,7 +33,7 @@ EVENTS = """\
 @pytest.fixture
 def served(folder: Path) -> Iterator[Path]:
     """A directed graph of two nodes and one that has gone, with all of it published."""
-    with up(2, "--set", "directed=true", "--set", "checkpoint_interval=0.2"):
+    with up("--features", "2", "--set", "directed=true", "--set", "checkpoint_interval=0.2"):
         assert dgdm("produce", "-", "--wait", input=EVENTS).exit_code == 0
         yield folder
 
@@ -70,14 +70,22 @@ def test_tail_shows_vectors_and_removals(served: Path) -> None:
 def test_dead_letters_can_be_read_and_sent_again(served: Path) -> None:
     bad = b'{"type": "AddEdge", "source": "ann", "target": "eve", "weight": "2"}'
     packed = msgpack.packb({"type": "AddNode", "id": "ann", "features": np.ones(3, "<f4").tobytes()})
-    asyncio.run(append(bad, None, packed))
+    asyncio.run(append(bad, None, packed, b"\xc1\xff", msgpack.packb([1, 2]) + b"\xff"))
     assert dgdm("produce", "-", "--wait", input='{"type": "RemoveNode", "id": "x"}').exit_code == 0
-    letters = lines("tail", "--dead-letters", "--beginning", "--limit", "3")
-    assert [letter["dgdm-error"] for letter in letters] == ["wrong-type", "null-value", "wrong-length"]
-    assert [letter["dgdm-offset"] for letter in letters] == ["4", "5", "6"]
+    letters = lines("tail", "--dead-letters", "--beginning", "--limit", "5")
+    found = sorted((letter["dgdm-offset"], letter["dgdm-error"]) for letter in letters)
+    assert found == [
+        ("4", "wrong-type"),
+        ("5", "null-value"),
+        ("6", "wrong-length"),
+        ("7", "undecodable"),
+        ("8", "undecodable"),
+    ]
+    letters.sort(key=lambda letter: letter["dgdm-offset"])
     assert {letter["key"] for letter in letters} == {"raw"}
     assert letters[1]["value"] is None
-    assert base64.b64decode(letters[2]["value"]["base64"]) == packed
+    assert json.loads(letters[2]["value"]) == {"type": "AddNode", "id": "ann", "features": [1, 1, 1]}
+    assert base64.b64decode(letters[3]["value"]["base64"]) == b"\xc1\xff"
     shown = dgdm("tail", "--dead-letters", "--beginning", "--limit", "3").stdout.splitlines()
     assert shown[0].startswith("wrong-type  dgdm.events[0] offset 4: a weight is a number, not '2'")
     mended = letters[0]["value"].replace('"2"', "2")
@@ -88,7 +96,7 @@ def test_dead_letters_can_be_read_and_sent_again(served: Path) -> None:
 
 def test_certify_takes_from_the_store_what_the_worker_was_told(folder: Path) -> None:
     settings = ["--set", "directed=true", "--set", "alpha=0.5"]
-    with up(2, *settings, "--set", "checkpoint_interval=0.1"):
+    with up("--features", "2", *settings, "--set", "checkpoint_interval=0.1"):
         assert dgdm("produce", "-", "--wait", input=EVENTS).exit_code == 0
 
         async def stored() -> bool:

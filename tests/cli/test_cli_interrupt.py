@@ -72,7 +72,7 @@ def test_produce_says_how_far_it_came_when_the_log_fails(folder: Path) -> None:
 
 
 def test_tail_interrupted_or_left_by_its_reader(folder: Path) -> None:
-    with up() as worker:
+    with up("--features", "1") as worker:
         dgdm("produce", "-", input=(NODE % 1) + (NODE % 2), catch_exceptions=False)
         with running("tail", "--beginning") as command:
             assert command.stdout is not None
@@ -92,7 +92,7 @@ def test_tail_interrupted_or_left_by_its_reader(folder: Path) -> None:
 
 
 def test_up_stops_with_a_checkpoint(folder: Path) -> None:
-    with up() as worker:
+    with up("--features", "1") as worker:
         dgdm("produce", "-", "--wait", input=NODE % 1, catch_exceptions=False)
         code, _, err = interrupted(worker)
     assert code == 0, "it has done what it was told"
