@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 NUMBA_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dgdm/numba
 export NUMBA_CACHE_DIR PYTHON
 
-.PHONY: help setup demo test check bench soak mutants up clean
+.PHONY: help setup demo test check docs bench soak mutants up clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ check: $(INSTALLED)  ## style, types, and the tests about the repository itself
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/house
+
+docs: $(INSTALLED)  ## the pages and JSON Schemas that are made of the code
+	$(BIN)/python -m docs
 
 bench: $(INSTALLED)  ## the pipeline against real Kafka and Redis (ARGS="pipeline --json")
 	$(BIN)/python -m benchmarks $(or $(ARGS),pipeline)

@@ -6,6 +6,7 @@ It waits for the lease, restores and serves. When the log fails it keeps the gra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -42,9 +43,13 @@ class Exit(IntEnum):
     """Exit codes of a worker."""
 
     STOPPED = 0
-    REFUSED = 2  # a mistake of settings or history: starting again will not help
-    FENCED = 3  # another worker owns the graph
-    OUTAGE = 75  # the log or the store stayed away: start again (EX_TEMPFAIL)
+    """By SIGTERM or Ctrl-C, with a last checkpoint."""
+    REFUSED = 2
+    """A mistake of settings, or a history that does not fit: starting again will not help."""
+    FENCED = 3
+    """Another worker owns the graph."""
+    OUTAGE = 75
+    """The log, or at a start the store, stayed away: start again (EX_TEMPFAIL)."""
 
 
 class Worker:
@@ -73,7 +78,7 @@ class Worker:
         self._thread_stop.set()
 
     async def run(self) -> Exit:
-        """Serve until stopped; the exit code says why it ended."""
+        """Serve until stopped; the exit code says why it ended. Raises ValueError, LogError, StoreError at once."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)
@@ -86,6 +91,8 @@ class Worker:
         store = connect_store(self._settings)
         events = connect_log(self._settings)
         try:
+            if not await self._knows_width(store):
+                return Exit.REFUSED
             await self._warm_up()
             return await self._live(events, store)
         finally:
@@ -103,9 +110,23 @@ class Worker:
                 loop.remove_signal_handler(name)
             log.info("worker_closed", message=f"closed after {self.state}", token=self.token)
 
+    async def _knows_width(self, store: GraphStore) -> bool:
+        """Refuse before anybody waits for kernels what is sure to be refused after."""
+        with contextlib.suppress(StoreError):  # which the session meets too, and knows what to do about
+            stored = await asyncio.to_thread(store.meta)
+            if stored is None and await asyncio.to_thread(store.lease) is not None:
+                return True  # its owner may store it before this one is to serve
+            try:
+                rules_of(self._settings, stored)
+            except ValueError as error:
+                log.error("refused", message=str(error))  # noqa: TRY400 - a sentence, not a traceback
+                return False
+        return True
+
     async def _warm_up(self) -> None:
         """Compile or load the kernels before the first event waits for them."""
         begun = time.monotonic()
+        log.info("warming", message="loading the kernels; the first start compiles them, up to a minute")
         await asyncio.to_thread(warm_up, self._settings.directed)
         log.info("warm", message=f"kernels ready after {time.monotonic() - begun:.1f} s")
 
@@ -216,7 +237,8 @@ class Worker:
             state=self.state.value,
             stop=self._thread_stop,
             on_wait=lambda holder, problem: log.info(
-                "lease_wait", message=problem or f"{holder.token if holder else 'nobody'} holds the lease"
+                "lease_wait",
+                message=f"waiting for the lease: {problem or (f'{holder.token} holds it' if holder else 'nobody holds it')}",
             ),
         )
         if held:

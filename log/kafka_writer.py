@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, errors
 
-from .interface import LogError, LogUnavailableError, Message, RecordRejectedError, UnknownTopicError
+from .interface import LogError, LogUnavailableError, Message, RecordRejectedError, unknown_topic
 from .kafka_admin import KafkaAdmin
 from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down
 from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, limits_of, roughly
@@ -169,7 +169,7 @@ class KafkaWriter:
             admin = KafkaAdmin(producer.client, self._connection.request_timeout)
             info = (await admin.describe([topic])).get(topic)
             if info is None:
-                raise UnknownTopicError(f"there is no topic {topic!r} on {self._connection.bootstrap}")
+                raise unknown_topic(topic, f"on {self._connection.bootstrap}")
             producer.client.add_topic(topic)
             self._topics[topic] = limits_of(info.partitions, info.config)
         return self._topics[topic]

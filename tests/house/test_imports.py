@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {"tests", "benchmarks", "docs", "deploy"}  # nothing in the house may know these
 
 LOWER = {"schemas", "log", "diffusion", "state", "consumers", "producers", "settings"}
-COMMANDS = {"audit", "producing", "exporting", "doctor"}  # what a command does, without its words
+COMMANDS = {"audit", "producing", "tailing", "exporting", "doctor"}  # what a command does, without its words
 MAY_KNOW: dict[str, set[str]] = {
     "schemas": set(),
     "log": set(),
@@ -30,15 +30,17 @@ MAY_KNOW: dict[str, set[str]] = {
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
-    "producing": {"settings", "connections", "producers"},
+    "producing": {"settings", "connections", "producers", "schemas"},
     "exporting": {"settings", "connections", "consumers"},
+    "tailing": {"settings", "connections", "consumers", "log", "schemas"},
     "doctor": LOWER | {"connections"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "session": LOWER | {"connections", "telemetry", "pipeline"},
     "worker": LOWER | {"connections", "telemetry", "pipeline", "session"},
     "examples": LOWER | {"streaming", "connections"},
-    "cli": LOWER | COMMANDS | {"streaming", "connections", "telemetry", "worker", "examples"},
+    "options": {"settings", "log", "state"},
+    "cli": LOWER | COMMANDS | {"options", "streaming", "connections", "telemetry", "worker", "examples"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming"},  # lazily: see the last tests
 }
@@ -50,10 +52,10 @@ ONLY_IN: dict[str, set[str]] = {
     "numba": {"diffusion"},
     "scipy": {"diffusion", "examples"},  # the demo certifies with a solution of its own
     "sqlite3": {"log", "state"},
-    "typer": {"cli"},
-    "rich": {"cli", "examples"},
-    "pydantic": {"settings", "cli"},
-    "pydantic_settings": {"settings", "cli"},
+    "typer": {"cli", "options"},
+    "rich": {"cli", "options", "examples"},
+    "pydantic": {"settings", "options"},
+    "pydantic_settings": {"settings"},
 }
 NOT_IN_KERNELS = {"asyncio", "socket", "subprocess", "threading", "os", "pathlib", "io", "structlog", "time"}
 

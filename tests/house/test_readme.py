@@ -88,6 +88,18 @@ def test_the_examples_in_python_are_true() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
+def test_every_choice_of_tests_chooses_some() -> None:
+    names = [
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    ]
+    chosen = [word for page in PAGES for word in re.findall(r'ARGS="-k (\w+)', page.read_text())]
+    assert {"killed", "grow"} <= set(chosen)
+    for word in chosen:
+        assert any(word in name for name in names), f"-k {word}"
+
+
 def test_the_diagram_of_states_is_the_table() -> None:
     from dgdm.state.lifecycle import SUCCESSORS
 
