@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _digest() -> str:
+    """Of all sources of this room."""
+    sources = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".py"))
+    return hashlib.sha256(
+        b"".join(files(__package__).joinpath(name).read_bytes() for name in sources)
+    ).hexdigest()
+
+
+_SOURCES = _digest()
+
+
+def _compiled(function: Function, **options: Any) -> Function:
+    compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)(function)
+    # Machine code holds what a kernel calls in other files too, but Numba stamps it with the kernel's own file.
+    cache = getattr(compiled, "_cache", None)  # there is none with NUMBA_DISABLE_JIT
+    if cache is not None:
+        cache._cache_file._source_stamp = _SOURCES  # noqa: SLF001 - Numba offers no other way to the stamp
+    return cast("Function", compiled)
 
 
 def kernel(function: Function) -> Function:
@@ -16,15 +38,9 @@ def kernel(function: Function) -> Function:
     No `parallel=True`: inside a thread pool it aborts the process. No fastmath by default: a reordered
     sum would hide a NaN and shift the bound.
     """
-    return cast(
-        "Function", numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
-    )
+    return _compiled(function)
 
 
 def sweep(function: Function) -> Function:
     """As `kernel`, for loops over the columns of one row whose order does not matter: they vectorise."""
-    flags = {"nnan", "ninf", "nsz", "contract", "reassoc", "arcp"}
-    return cast(
-        "Function",
-        numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=flags)(function),
-    )
+    return _compiled(function, fastmath={"nnan", "ninf", "nsz", "contract", "reassoc", "arcp"})
