@@ -66,7 +66,7 @@ def gap(g: GraphArrays, u: int) -> np.float32:
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
 
-    Rows beyond `limit` stay in it.
+    Rows beyond `limit` stay in it. Not while a publication is in flight: its acknowledgement moves P.
     """
     count, kept = 0, 0
     for i in range(g.sizes[MOVED]):
