@@ -73,7 +73,7 @@ def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     """A new node on a free row: absorbing, so H = X and R = 0."""
     g.counters[VISITED] += 1
     for c in range(g.X.shape[1]):
-        x = features[f, c] if f >= 0 else np.float32(0)
+        x = features[f, c] if f >= 0 and c < features.shape[1] else np.float32(0)
         g.X[u, c] = x
         g.H[u, c] = x
         g.R[u, c] = 0

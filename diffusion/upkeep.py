@@ -13,7 +13,6 @@ from .arrays import (
     Adjacency,
     Floats,
     GraphArrays,
-    Ints,
     Rows,
 )
 from .compile import kernel
@@ -96,7 +95,7 @@ def largest_gap(g: GraphArrays) -> np.float32:
 
 
 @kernel
-def acknowledge(g: GraphArrays, rows: Rows, generations: Ints, vectors: Floats) -> None:
+def acknowledge(g: GraphArrays, rows: Rows, generations: Rows, vectors: Floats) -> None:
     """P := what consumers now hold, where the row still belongs to the same node."""
     for i in range(len(rows)):
         u = rows[i]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dgdm.diffusion import adjacency, upkeep
+from dgdm.diffusion import adjacency, compaction, upkeep
 from dgdm.diffusion import push as pushing
 from dgdm.diffusion.apply import (
     ADD_ARC,
@@ -24,11 +25,26 @@ from dgdm.diffusion.apply import (
 )
 from dgdm.diffusion.arrays import (
     ARCS,
+    CLOSED,
     COUNTERS,
     DIRTY,
     EDGES,
+    EMPTIED,
+    FILLED,
+    FREE,
+    FRESH,
+    HELD,
+    HUB,
+    LIVE,
     MOVED,
+    NEXT,
+    OPEN,
     PENDING,
+    PREVIOUS,
+    SIZE,
+    SLAB_BITS,
+    SLABS,
+    TOUCHED,
     Adjacency,
     GraphArrays,
     allocate,
@@ -36,6 +52,7 @@ from dgdm.diffusion.arrays import (
     grow_rows,
 )
 from dgdm.diffusion.gather import gather_arcs
+from dgdm.diffusion.pool import NO_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +150,10 @@ class KernelGraph:
     def largest_gap(self) -> float:
         """Of rows that await their decision."""
         return float(upkeep.largest_gap(self.g))
+
+    def compact(self) -> None:
+        """One step of compaction."""
+        compaction.compact(self.g, self.used)
 
     def clean(self) -> None:
         """Forget the dirty rows."""
@@ -279,6 +300,10 @@ class KernelLists:
         while (done := upkeep.load_arcs(self.a, *columns, done)) < len(u):
             self.g = grow_arcs(self.g)
 
+    def compact(self) -> None:
+        """One step."""
+        compaction.compact(self.g, self.rows)
+
     @property
     def lists(self) -> dict[int, list[tuple[int, float]]]:
         return {u: own for u in range(self.rows) if (own := listed(self.a, u))}
@@ -301,10 +326,10 @@ class KernelLists:
         """Regions do not overlap."""
         check_regions(self.a, range(self.rows))
 
-    @property
-    def room(self) -> int:
-        """Arcs for which there is memory."""
-        return len(self.a.target)
+    def memory(self) -> int:
+        """Arcs for which memory has been touched and not been given back."""
+        in_use = self.a.slabs[: self.a.pool[SLABS]]
+        return int(in_use[in_use[:, TOUCHED] == 1, FRESH].sum())
 
 
 def listed(a: Adjacency, u: int) -> list[tuple[int, float]]:
@@ -316,11 +341,50 @@ def listed(a: Adjacency, u: int) -> list[tuple[int, float]]:
 
 
 def check_regions(a: Adjacency, rows: Sequence[int]) -> None:
-    """What lists own is theirs alone, and inside the pool."""
-    regions = sorted((int(a.offset[u]), int(a.capacity[u]), int(a.length[u])) for u in rows if a.capacity[u])
-    end = 0
-    for offset, capacity, length in regions:
-        assert offset >= end, "two lists share memory"
+    """What lists own is theirs alone, in a slab for regions of its size; a hub's index knows each arc's place."""
+    end, live = 0, Counter[int]()
+    for u in sorted((u for u in rows if a.capacity[u]), key=lambda row: int(a.offset[row])):
+        offset, capacity, length = int(a.offset[u]), int(a.capacity[u]), int(a.length[u])
+        region = 2 * capacity if capacity >= HUB else capacity
         assert length <= capacity
-        end = offset + capacity
-    assert end <= len(a.target)
+        assert offset >= end, "two lists share memory"
+        assert offset % min(region, 1 << SLAB_BITS) == 0
+        end = offset + region
+        assert 1 << a.slabs[offset >> SLAB_BITS, SIZE] == region
+        live[offset >> SLAB_BITS] += 1
+        if capacity >= HUB:
+            words = a.words[2 * (offset + capacity) : 2 * end]
+            assert sorted(words[words >= 0].tolist()) == list(range(length))
+            for k in range(offset, offset + length):
+                assert adjacency.find(a, u, int(a.target[k])) == k
+    check_slabs(a, live)
+    assert a.pool[HELD] == sum(int(a.length[u]) for u in rows)
+
+
+def check_slabs(a: Adjacency, live: Counter[int]) -> None:
+    """Every region of a slab is a list's, free, or fresh; and slabs with a region to give are found by its size."""
+    count = int(a.pool[SLABS])
+    listed_slabs = set()
+    for size in range(SLAB_BITS):
+        s, before = int(a.pool[OPEN + size]), -1
+        while s >= 0:
+            assert a.slabs[s, PREVIOUS] == before
+            assert a.slabs[s, SIZE] == size
+            assert s not in listed_slabs
+            listed_slabs.add(s)
+            s, before = int(a.slabs[s, NEXT]), s
+    in_use = [s for s in range(count) if a.slabs[s, SIZE] != NO_SIZE]
+    assert a.pool[FILLED] == len(in_use)
+    touched = [s for s in range(count) if s not in in_use and a.slabs[s, TOUCHED]]
+    assert a.pool[EMPTIED] == len(touched)
+    for s in in_use:
+        size = int(a.slabs[s, SIZE])
+        if size >= SLAB_BITS:
+            continue
+        free, place = 0, int(a.slabs[s, FREE])
+        while place >= 0:
+            free, place = free + 1, int(a.words[2 * ((s << SLAB_BITS) + place)])
+        fresh = ((1 << SLAB_BITS) - int(a.slabs[s, FRESH])) >> size
+        assert live[s] == a.slabs[s, LIVE] > 0
+        assert live[s] + free + fresh == 1 << (SLAB_BITS - size)
+        assert (s in listed_slabs) == (free + fresh > 0 and not a.slabs[s, CLOSED])

@@ -39,6 +39,8 @@ def test_any_operations_leave_the_same_graph_and_its_residuals(
         ops = random_ops(random, twin, min(count, int(random.integers(1, 30))), rows)
         count -= len(ops)
         apply_both(kernel, twin, ops)
+        if random.integers(3) == 0:
+            kernel.compact()
         must_be_the_same_graph(kernel, twin)
         assert kernel.dirty() == {u: bits for u, bits in twin.dirty.items() if bits}
         assert kernel.moved() >= twin.moved & set(twin.x)
@@ -129,7 +131,7 @@ def test_a_heavy_edge_that_goes_with_its_node(directed: bool) -> None:
 
 
 @pytest.mark.parametrize("directed", SIDES)
-@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_hub_whose_edges_change_ten_thousand_times_drifts_little(directed: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     kernel, twin = star(2, 300, directed=directed)
