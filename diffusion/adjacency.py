@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import CHUNK_BITS, HELD, HUB, SMALLEST, Adjacency
-from .compile import kernel
-from .hubs import first_word, forget, look_up, make_index
+from .compile import inline, kernel
+from .hubs import first_word, forget, home, last_word, look_up, make_index
 from .pool import give, size_class, take
+from .vector import prefetch
+
+ARCS_OF_A_LINE = 8
 
 
-@kernel
+@inline
 def find(a: Adjacency, u: int, v: int) -> int:
     """Position in the pool of v in the list of u, or −1."""
     begin = a.offset[u]
@@ -23,7 +26,17 @@ def find(a: Adjacency, u: int, v: int) -> int:
     return -1
 
 
-@kernel
+@inline
+def ask_for(a: Adjacency, u: int, v: int) -> None:
+    """Prefetch what `find` will read."""
+    if a.capacity[u] >= HUB:
+        prefetch(a.words, first_word(a, u) + home(v, last_word(a, u)))
+    else:
+        for k in range(a.offset[u], a.offset[u] + a.length[u], ARCS_OF_A_LINE):
+            prefetch(a.words, 2 * k)
+
+
+@inline
 def reserve(a: Adjacency, u: int) -> bool:
     """Make room for one more arc of u; False, with nothing changed, when the pool is full."""
     if a.length[u] < a.capacity[u]:
@@ -31,7 +44,7 @@ def reserve(a: Adjacency, u: int) -> bool:
     return move(a, u, max(SMALLEST, 2 * a.capacity[u]))
 
 
-@kernel
+@inline
 def append(a: Adjacency, u: int, v: int, w: np.float32) -> None:
     """Add the arc to v at the end of the list of u, which has room."""
     k = a.offset[u] + a.length[u]
@@ -44,7 +57,7 @@ def append(a: Adjacency, u: int, v: int, w: np.float32) -> None:
     touch(a, u, k)
 
 
-@kernel
+@inline
 def drop(a: Adjacency, u: int, k: int) -> None:
     """Remove the arc at position k from the list of u; the last one takes its place."""
     last = a.offset[u] + a.length[u] - 1
@@ -60,14 +73,14 @@ def drop(a: Adjacency, u: int, k: int) -> None:
     touch(a, u, last)
 
 
-@kernel
+@inline
 def touch(a: Adjacency, u: int, k: int) -> None:
     """Mark the checkpoint chunk of position k in the list of u."""
     if a.capacity[u] >= HUB:
         a.stale[k >> CHUNK_BITS] = 1
 
 
-@kernel
+@inline
 def free(a: Adjacency, u: int) -> None:
     """Give the whole list of u back."""
     if a.capacity[u] > 0:
@@ -78,7 +91,7 @@ def free(a: Adjacency, u: int) -> None:
     a.capacity[u] = 0
 
 
-@kernel
+@inline
 def region_size(capacity: int) -> int:
     """Size of the region of a list: that of a hub holds its index too."""
     return size_class(capacity) + (1 if capacity >= HUB else 0)
@@ -91,7 +104,8 @@ def move(a: Adjacency, u: int, capacity: int) -> bool:
     if offset < 0:
         return False
     old, held, length = a.offset[u], a.capacity[u], a.length[u]
-    a.words[2 * offset : 2 * (offset + length)] = a.words[2 * old : 2 * (old + length)]
+    for word in range(2 * length):
+        a.words[2 * offset + word] = a.words[2 * old + word]
     if capacity >= HUB:
         for chunk in range(capacity >> CHUNK_BITS):
             # A list of a region below a chunk is rewritten as a whole; its former marks are not kept.

@@ -60,9 +60,8 @@ RECORD = np.dtype(
         ("announced", np.uint8),
         ("unknown", np.uint8),
         ("dirty", np.uint8),
-        ("pending_mark", np.uint8),
         ("moved_mark", np.uint8),
-        ("unused", np.uint8, 2),
+        ("unused", np.uint8, 3),
     ],
     align=True,
 )
@@ -106,17 +105,17 @@ class GraphArrays(NamedTuple):
     announced: Bytes  # consumers hold P
     unknown: Bytes  # consumers hold something else: publish in any case
     dirty: Bytes
-    pending_mark: Bytes
     moved_mark: Bytes
     rows: Adjacency
     columns: Adjacency
-    norm: Floats  # |R|∞ of a pending row
+    inverse: Doubles  # [n]: 1 / weight_sum, or 0; beside R, all that a push asks of a neighbour
+    norm: Floats  # [n]: |R|∞ of a pending row, or what it was when last above ε; 0 for all others
     stored_chunks: Rows  # chunks of arcs the store holds
     pending: Rows
     work: Rows
     moved: Rows  # H changed since the last publish decision, or never announced
     dirty_rows: Rows
-    push_vector: Floats  # [F'] scratch
+    step: Floats  # [F'] scratch: what a push adds, before weights
     exact_row: Doubles  # [F'] scratch
     sizes: Ints
     counters: Ints
@@ -131,7 +130,6 @@ OF_A_ROW = (
     "announced",
     "unknown",
     "dirty",
-    "pending_mark",
     "moved_mark",
 )
 VECTORS = ("X", "H", "R", "P")
@@ -154,8 +152,9 @@ def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
         record=record,
         rows=side,
         columns=_empty_pool(known, "column") if directed else side,
+        inverse=zeros((rows,), np.float64, room),
         norm=zeros((rows,), np.float32, room),
-        push_vector=np.zeros(width, np.float32),
+        step=zeros((width,), np.float32, width),
         exact_row=np.zeros(width),
         sizes=np.zeros(8, np.int64),
         counters=np.zeros(8, np.int64),
@@ -164,7 +163,7 @@ def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
 
 def grow_rows(g: GraphArrays, rows: int) -> GraphArrays:
     """The same graph with room for `rows` nodes; `g` is not to be used again."""
-    grown = {name: longer(getattr(g, name), rows) for name in (*VECTORS, *LISTS, "record", "norm")}
+    grown = {name: longer(getattr(g, name), rows) for name in (*VECTORS, *LISTS, "record", "inverse", "norm")}
     known = _views(grown["record"])
     side = _with_lists(g.rows, known, "row")
     return g._replace(

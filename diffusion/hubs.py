@@ -9,31 +9,31 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Adjacency
-from .compile import kernel
+from .compile import inline, kernel
 
 SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: multiples of it lie far apart
 UPPER = np.uint64(32)
 
 
-@kernel
+@inline
 def first_word(a: Adjacency, u: int) -> int:
     """Where the index of u begins in `words`."""
     return int(2 * (a.offset[u] + a.capacity[u]))
 
 
-@kernel
+@inline
 def last_word(a: Adjacency, u: int) -> int:
     """Words of the index of u, less one: a mask."""
     return int(2 * a.capacity[u] - 1)
 
 
-@kernel
+@inline
 def home(v: int, mask: int) -> int:
     """The word at which the search for target v starts."""
     return int(np.int64((np.uint64(v) * SCATTER) >> UPPER) & mask)
 
 
-@kernel
+@inline
 def look_up(a: Adjacency, u: int, v: int) -> int:
     """The word that knows v, or the empty one where it would stand."""
     begin, mask, list_begin = first_word(a, u), last_word(a, u), a.offset[u]

@@ -16,7 +16,8 @@ from .arrays import (
     Rows,
 )
 from .compile import kernel
-from .repair import mark_dirty, rebuild_row, wake
+from .repair import AHEAD, mark_dirty, rebuild_row, wake
+from .vector import largest, largest_difference, prefetch
 
 
 @kernel
@@ -30,7 +31,7 @@ def scrub(
         u = u + 1 if u + 1 < used else 0
         if g.alive[u] == 1:
             drift = max(drift, rebuild_row(g, u, alpha))
-            wake(g, u, epsilon)
+            wake(g, u, largest(g.R, u), epsilon)
             g.counters[SCRUBBED] += 1
     return u, drift
 
@@ -41,7 +42,7 @@ def rebuild(g: GraphArrays, used: int, alpha: float, epsilon: float) -> None:
     for u in range(used):
         if g.alive[u] == 1:
             rebuild_row(g, u, alpha)
-            wake(g, u, epsilon)
+            wake(g, u, largest(g.R, u), epsilon)
 
 
 @kernel
@@ -49,16 +50,7 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
     """Put every row above ε in `pending`."""
     for u in range(used):
         if g.alive[u] == 1:
-            wake(g, u, epsilon)
-
-
-@kernel
-def gap(g: GraphArrays, u: int) -> np.float32:
-    """|H_u − P_u|∞"""
-    m = np.float32(0)
-    for f in range(g.H.shape[1]):
-        m = max(m, abs(g.H[u, f] - g.P[u, f]))
-    return m
+            wake(g, u, largest(g.R, u), epsilon)
 
 
 @kernel
@@ -69,8 +61,13 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """
     count, kept = 0, 0
     for i in range(g.sizes[MOVED]):
+        if i + AHEAD < g.sizes[MOVED]:
+            ahead = g.moved[i + AHEAD]
+            prefetch(g.record, ahead)
+            prefetch(g.H, ahead)
+            prefetch(g.P, ahead)
         u = g.moved[i]
-        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] == 1 or gap(g, u) > tau)
+        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(g.H, g.P, u) > tau)
         if wanted and count == limit:
             g.moved[kept] = u
             kept += 1
@@ -90,7 +87,7 @@ def largest_gap(g: GraphArrays) -> np.float32:
     for i in range(g.sizes[MOVED]):
         u = g.moved[i]
         if g.alive[u] == 1 and g.announced[u] == 1:
-            m = max(m, gap(g, u))
+            m = max(m, largest_difference(g.H, g.P, u))
     return m
 
 
@@ -100,7 +97,8 @@ def acknowledge(g: GraphArrays, rows: Rows, generations: Rows, vectors: Floats) 
     for i in range(len(rows)):
         u = rows[i]
         if g.alive[u] == 1 and g.generation[u] == generations[i]:
-            g.P[u] = vectors[i]
+            for f in range(vectors.shape[1]):
+                g.P[u, f] = vectors[i, f]
             g.announced[u] = 1
             g.unknown[u] = 0
             mark_dirty(g, u, VECTOR_CHANGED)

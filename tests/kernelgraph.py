@@ -222,7 +222,7 @@ class KernelGraph:
 
     def pending(self) -> dict[int, float]:
         """{row: the norm that is kept of it}; marks and list agree."""
-        listed_rows = self._listed(self.g.pending, PENDING, self.g.pending_mark)
+        listed_rows = self._listed(self.g.pending, PENDING, self.g.norm)
         return {u: float(self.g.norm[u]) for u in listed_rows}
 
     def moved(self) -> set[int]:
