@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .adjacency import append, drop, find, free, reserve, touch
+from .adjacency import append, ask_for, drop, find, free, reserve, touch
 from .arrays import (
     ARCS,
     ARCS_CHANGED,
@@ -19,8 +19,9 @@ from .arrays import (
     GraphArrays,
     Rows,
 )
-from .compile import kernel
+from .compile import inline, kernel
 from .repair import mark_dirty, mark_moved, repair_arc, wake
+from .vector import largest, prefetch
 
 # kinds of operation
 ADD_ROW, SET_FEATURES, REMOVE_ROW, SET_ARC, ADD_ARC, REMOVE_ARC = range(6)
@@ -49,6 +50,7 @@ def apply(
     is u → v; the kernel does both sides of an undirected edge.
     """
     for i in range(start, len(kind)):
+        _look_ahead(g, u, v, i)
         if kind[i] == ADD_ROW:
             add_row(g, u[i], f[i], features)
             outcome[i] = APPLIED
@@ -68,23 +70,41 @@ def apply(
     return len(kind)
 
 
+@inline
+def _look_ahead(g: GraphArrays, u: Rows, v: Rows, i: int) -> None:
+    """Records of rows eight operations ahead, vectors and lists four ahead."""
+    if i + 8 < len(u):
+        prefetch(g.record, u[i + 8])
+        prefetch(g.record, v[i + 8])
+    if i + 4 < len(u):
+        near, far = u[i + 4], v[i + 4]
+        for row in (near, far):
+            prefetch(g.X, row)
+            prefetch(g.H, row)
+            prefetch(g.R, row)
+            prefetch(g.norm, row)
+            prefetch(g.inverse, row)
+        ask_for(g.rows, near, far)
+        ask_for(g.columns, far, near)
+
+
 @kernel
 def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     """A new node on a free row: absorbing, so H = X and R = 0."""
     g.counters[VISITED] += 1
     for c in range(g.X.shape[1]):
-        x = features[f, c] if f >= 0 else np.float32(0)
+        x = features[f, c] if f >= 0 and c < features.shape[1] else np.float32(0)
         g.X[u, c] = x
         g.H[u, c] = x
         g.R[u, c] = 0
         g.P[u, c] = 0
     g.weight_sum[u] = 0
     g.weight_ref[u] = 0
+    g.inverse[u] = 0
     g.self_weight[u] = 0
     g.alive[u] = 1
     g.announced[u] = 0
     g.unknown[u] = 0
-    g.norm[u] = 0
     mark_moved(g, u)
     mark_dirty(g, u, FEATURES_CHANGED)
 
@@ -102,11 +122,11 @@ def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float
     if not changed:
         return NOTHING
     mark_dirty(g, u, FEATURES_CHANGED)
-    wake(g, u, epsilon)
+    wake(g, u, largest(g.R, u), epsilon)
     return APPLIED
 
 
-@kernel
+@inline
 def change_arc(
     g: GraphArrays, undirected: bool, kind: int, u: int, v: int, w: np.float32, alpha: float, epsilon: float
 ) -> int:
@@ -131,15 +151,13 @@ def change_arc(
     step = 0 if out >= 0 and after > 0 else (1 if after > 0 else -1)
     g.sizes[EDGES] += step
     g.sizes[ARCS] += step if not undirected or u == v else 2 * step
-    repair_arc(g, u, v, before, after, alpha)
-    wake(g, u, epsilon)
+    repair_arc(g, u, v, before, after, alpha, epsilon)
     if undirected and u != v:
-        repair_arc(g, v, u, before, after, alpha)
-        wake(g, v, epsilon)
+        repair_arc(g, v, u, before, after, alpha, epsilon)
     return APPLIED
 
 
-@kernel
+@inline
 def _positions(g: GraphArrays, u: int, v: int) -> tuple[int, int]:
     """Of v in the row of u and of u in the column of v, or −1; the shorter list is asked first."""
     if g.rows.length[u] <= g.columns.length[v]:
@@ -149,7 +167,7 @@ def _positions(g: GraphArrays, u: int, v: int) -> tuple[int, int]:
     return (find(g.rows, u, v) if back >= 0 else -1), back
 
 
-@kernel
+@inline
 def _write(a: Adjacency, u: int, v: int, k: int, w: np.float32) -> None:
     if k < 0:
         append(a, u, v, w)
@@ -169,8 +187,7 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
         if t != v:
             before = g.columns.weight[k]
             drop(g.rows, t, find(g.rows, t, v))
-            repair_arc(g, t, v, before, np.float32(0), alpha)
-            wake(g, t, epsilon)
+            repair_arc(g, t, v, before, np.float32(0), alpha, epsilon)
     g.counters[VISITED] += 1 + incoming
     loop = 1 if g.self_weight[v] > 0 else 0
     if undirected:
@@ -191,8 +208,8 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
     g.X[v] = 0
     g.H[v] = 0
     g.R[v] = 0
-    g.norm[v] = 0
     g.weight_sum[v] = 0
+    g.inverse[v] = 0
     g.self_weight[v] = 0
     g.alive[v] = 0
     g.generation[v] += 1

@@ -25,6 +25,7 @@ from ..diffusion.arrays import (
     grow_arcs,
     grow_rows,
 )
+from ..diffusion.compaction import compact
 from ..diffusion.push import max_pending, push
 from ..diffusion.upkeep import (
     acknowledge,
@@ -59,7 +60,7 @@ class Publication:
 
     ids: list[str]
     rows: NDArray[np.int32]
-    generations: NDArray[np.int64]
+    generations: NDArray[np.int32]
     vectors: NDArray[np.float32]
     internal: NDArray[np.float32]  # as the arrays held them
     tombstones: list[str]
@@ -168,6 +169,7 @@ class GraphState:
         self._ran += 1
         if staged.kind:
             self._scrub()
+            compact(self.arrays, len(self.row_ids))
         if push:
             self.push(deadline)
         return Ran(rejected, self.sequence)

@@ -30,14 +30,15 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
         described = 0
         for loaded in store.features():
             _require_nodes(graph, loaded.rows, "features")
-            g.X[loaded.rows] = rules.scaled(loaded.values)
+            g.X[loaded.rows, : rules.features] = rules.scaled(loaded.values)
             described += len(loaded.rows)
         if described != graph.nodes:
             raise _torn(f"features of {described} of {graph.nodes} nodes")
         g.H[:] = g.X
         for loaded in store.vectors():
             _require_nodes(graph, loaded.rows, "a vector")
-            g.P[loaded.rows] = g.H[loaded.rows] = rules.scaled(loaded.values)
+            g.H[loaded.rows, : rules.features] = rules.scaled(loaded.values)
+            g.P[loaded.rows] = g.H[loaded.rows]
             g.announced[loaded.rows] = 1
     graph.peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
     if not np.isfinite(graph.peak):

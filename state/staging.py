@@ -121,10 +121,11 @@ class Rules:
         return ((raw - self.offset) * self.scale).astype(np.float32)
 
     def raw(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors [.., F] in feature units: always a copy."""
+        """Vectors [.., F'] of the arrays in feature units [.., F]: always a copy."""
+        known = scaled[..., : self.features]
         if self.plain:
-            return scaled.astype(np.float32)
-        return (scaled / self.scale + self.offset).astype(np.float32)
+            return known.astype(np.float32)
+        return (known / self.scale + self.offset).astype(np.float32)
 
 
 @dataclass(slots=True)
