@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -153,7 +152,7 @@ class Pipeline:
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not self._polling.done():
-            return EventBatch()
+            return EventBatch((), {}, {})
         task, self._polling = self._polling, None
         batch = task.result()
         # Read and decoded while the kernel works on this batch.
@@ -167,23 +166,19 @@ class Pipeline:
             self._polling = None
 
     async def _apply(self, batch: EventBatch, *, push: bool) -> None:
-        for record, error in batch.invalid:
-            await self._dead_letters.put(self._source.topic, record, error)
-            self._metrics.dead_letters.labels(error.reason.value).inc()
-        start, before = 0, self._graph.sequence
-        while start < len(batch.events):
-            staged = self._graph.stage(batch.events, start)
-            ran = await self._kernel(
-                partial(self._graph.run, staged, push=push, deadline=Deadline.after(SLICE))
+        before = self._graph.sequence
+        if batch.records:
+            values = [record.value for record in batch.records]
+            applied = await self._kernel(
+                lambda: self._graph.apply(values, push=push, deadline=Deadline.after(SLICE))
             )
-            for index, error in staged.rejected + ran.rejected:
+            for index, error in applied.refused:
                 await self._dead_letters.put(self._source.topic, batch.records[index], error)
                 self._metrics.dead_letters.labels(error.reason.value).inc()
-            start = staged.consumed
         if batch.records and self._oldest is None:
             self._oldest = batch.records[0].timestamp
         if batch.offsets and batch.offsets != self._checkpoint.position.event_offsets:
-            self._checkpoint.position.event_offsets = batch.offsets
+            self._checkpoint.position.event_offsets = dict(batch.offsets)
             self._changed = True
         for partition, last in batch.last.items():
             self._checkpoint.position.last_records[partition] = LastRecord(*last)

@@ -1,33 +1,26 @@
-"""Events in: records of the events topic, decoded in batches."""
+"""Events in: records of the events topic, in batches. What they say is for others to read."""
 
 from __future__ import annotations
 
 import math
 import time
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from ..schemas.events import GraphEvent, decode_event
-from ..schemas.reasons import InvalidEvent
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..log.interface import Isolation, Log, LogReader, Record
 
 LOOK = 0.5  # seconds between two looks for the end of the topic
 
 
-@dataclass(slots=True)
-class EventBatch:
-    """Events in log order, and where the log stands behind them."""
+class EventBatch(NamedTuple):
+    """Records in log order, and where the log stands behind them."""
 
-    events: list[GraphEvent] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)  # of `events`
-    invalid: list[tuple[Record, InvalidEvent]] = field(default_factory=list)
-    offsets: dict[int, int] = field(default_factory=dict)  # next to read, after this batch
-    last: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # offset, timestamp, crc32
+    records: Sequence[Record]
+    offsets: Mapping[int, int]  # next to read, after this batch
+    last: Mapping[int, tuple[int, int, int]]  # by partition: offset, timestamp, crc32
 
 
 class EventSource:
@@ -56,20 +49,9 @@ class EventSource:
         """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
         await self._look_for_the_end()  # first: a look that fails must not lose a batch
         records = await self.reader.poll(max_records, timeout)
-        batch = EventBatch()
-        newest: dict[int, Record] = {}
-        for record in records:
-            newest[record.partition] = record
-            try:
-                event = decode_event(record.value)
-            except InvalidEvent as error:
-                batch.invalid.append((record, error))
-            else:
-                batch.events.append(event)
-                batch.records.append(record)
-        for partition, record in newest.items():
-            batch.last[partition] = (record.offset, record.timestamp, self.checksum(record))
-        batch.offsets = self.reader.positions()
+        newest = {record.partition: record for record in records}
+        last = {p: (r.offset, r.timestamp, self.checksum(r)) for p, r in newest.items()}
+        batch = EventBatch(records, self.reader.positions(), last)
         self.lag = sum(max(0, end - batch.offsets.get(p, 0)) for p, end in self._ends.items())
         return batch
 

@@ -1,4 +1,4 @@
-"""Operations of a batch, in their order, on lists and residuals; pushing comes after."""
+"""Operations on lists and residuals; pushing comes after."""
 
 from __future__ import annotations
 
@@ -10,72 +10,28 @@ from .arrays import (
     ARCS_CHANGED,
     EDGES,
     FEATURES_CHANGED,
-    LOST_ADDS,
-    NOTHING_DONE,
+    ID_CHANGED,
     VISITED,
     Adjacency,
-    Bytes,
     Floats,
     GraphArrays,
-    Rows,
 )
 from .compile import kernel
 from .repair import mark_dirty, mark_moved, repair_arc, wake
 
-# kinds of operation
-ADD_ROW, SET_FEATURES, REMOVE_ROW, SET_ARC, ADD_ARC, REMOVE_ARC = range(6)
+# what may be done to an arc
+SET_ARC, ADD_ARC, REMOVE_ARC = range(3)
 # outcomes of one; FULL: nothing was changed, grow the pools and repeat
 APPLIED, NOTHING, LOST, OVERFLOW, FULL = range(5)
 
 
 @kernel
-def apply(
-    g: GraphArrays,
-    undirected: bool,
-    kind: Bytes,
-    u: Rows,
-    v: Rows,
-    w: Floats,
-    f: Rows,
-    features: Floats,
-    outcome: Bytes,
-    start: int,
-    alpha: float,
-    epsilon: float,
-) -> int:
-    """Apply operations from `start` on; returns the first one not applied, for want of room in the pools.
-
-    Columns have one entry per operation; f is a row of `features` [k, F], or −1 for zeros. (u, v) of an arc
-    is u → v; the kernel does both sides of an undirected edge.
-    """
-    for i in range(start, len(kind)):
-        if kind[i] == ADD_ROW:
-            add_row(g, u[i], f[i], features)
-            outcome[i] = APPLIED
-        elif kind[i] == SET_FEATURES:
-            outcome[i] = set_features(g, u[i], features[f[i]], alpha, epsilon)
-        elif kind[i] == REMOVE_ROW:
-            remove_row(g, undirected, u[i], alpha, epsilon)
-            outcome[i] = APPLIED
-        else:
-            outcome[i] = change_arc(g, undirected, kind[i], u[i], v[i], w[i], alpha, epsilon)
-            if outcome[i] == FULL:
-                return i
-            if outcome[i] == LOST:
-                g.counters[LOST_ADDS] += 1
-        if outcome[i] == NOTHING:
-            g.counters[NOTHING_DONE] += 1
-    return len(kind)
-
-
-@kernel
-def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
+def add_row(g: GraphArrays, u: int, x: Floats) -> None:
     """A new node on a free row: absorbing, so H = X and R = 0."""
     g.counters[VISITED] += 1
-    for c in range(g.X.shape[1]):
-        x = features[f, c] if f >= 0 else np.float32(0)
-        g.X[u, c] = x
-        g.H[u, c] = x
+    for c in range(len(x)):
+        g.X[u, c] = x[c]
+        g.H[u, c] = x[c]
         g.R[u, c] = 0
         g.P[u, c] = 0
     g.weight_sum[u] = 0
@@ -86,7 +42,7 @@ def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     g.unknown[u] = 0
     g.norm[u] = 0
     mark_moved(g, u)
-    mark_dirty(g, u, FEATURES_CHANGED)
+    mark_dirty(g, u, ID_CHANGED | FEATURES_CHANGED)
 
 
 @kernel
@@ -137,6 +93,12 @@ def change_arc(
         repair_arc(g, v, u, before, after, alpha)
         wake(g, v, epsilon)
     return APPLIED
+
+
+@kernel
+def find_arc(g: GraphArrays, u: int, v: int) -> int:
+    """Position of v in the row of u, or −1."""
+    return _positions(g, u, v)[0]
 
 
 @kernel

@@ -17,7 +17,7 @@ from .arrays import (
     Rows,
 )
 from .compile import kernel
-from .repair import mark_dirty, rebuild_row, wake
+from .repair import mark_dirty, mark_moved, rebuild_row, wake
 
 
 @kernel
@@ -82,6 +82,13 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             count += 1
     g.sizes[MOVED] = kept
     return count
+
+
+@kernel
+def move_all(g: GraphArrays, rows: Rows) -> None:
+    """These rows await their publish decision."""
+    for u in rows:
+        mark_moved(g, u)
 
 
 @kernel
