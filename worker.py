@@ -25,7 +25,7 @@ from .producers.dead_letters import DeadLetterSink
 from .producers.embeddings import EmbeddingSink
 from .state.checkpoint import Checkpoint, FencedError, Report
 from .state.deadline import Deadline
-from .state.graph import GraphState, warm_up
+from .state.graph import GraphState
 from .state.lease import LeaseKeeper, wait_for_lease
 from .state.lifecycle import Step, WorkerState, require_successor
 from .state.loading import restore
@@ -39,6 +39,7 @@ from .state.recovery import (
     take_ownership,
 )
 from .state.store import GraphStore, LastRecord, Meta, Owner, StoreError, StoreUnavailableError
+from .state.warming import warm_up
 from .telemetry import Metrics
 
 if TYPE_CHECKING:

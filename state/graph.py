@@ -14,16 +14,7 @@ from ..diffusion.apply import APPLIED, find_arc
 from ..diffusion.arrays import ARCS, COUNTERS, DIRTY, MOVED, PENDING, allocate, grow_arcs, grow_rows
 from ..diffusion.push import max_pending, push
 from ..diffusion.upkeep import acknowledge, largest_gap, move_all, scrub, select_moved
-from ..schemas.events import (
-    AddEdge,
-    AddNode,
-    GraphEvent,
-    RemoveEdge,
-    RemoveNode,
-    SetFeatures,
-    decode_event,
-    encode_event,
-)
+from ..schemas.events import decode_event
 from ..schemas.reasons import InvalidEvent
 from .applying import (
     FIRST_BORN,
@@ -305,14 +296,3 @@ class GraphState:
         )
         self._drifts[1] = max(self._drifts[1], float(drift))
         self.drift = max(self._drifts)
-
-
-def warm_up(directed: bool) -> None:
-    """Compile the kernels an event meets, or load them from the cache."""
-    graph = GraphState(Rules(2, np.ones(2), np.zeros(2), directed), 0.15)
-    x = np.ones(2, np.float32)
-    events: list[GraphEvent] = [AddNode("a", x), AddEdge("a", "b"), AddEdge("a", "a", 2.0, "add")]
-    events += [SetFeatures("a", 5 * x), RemoveEdge("a", "a"), RemoveNode("b")]
-    graph.apply([encode_event(event) for event in events])
-    graph.acknowledge(graph.gather(1))
-    graph.weight("a", "b")
