@@ -21,7 +21,7 @@ REWRITE_ROWS = 1 << 16
 def collect(graph: GraphState, meta: Meta) -> StoreChanges:
     """Everything that changed since the last call, to be written as one."""
     g = graph.arrays
-    dirty = g.dirty_rows[: graph.dirty_count].copy()
+    dirty = np.sort(g.dirty_rows[: graph.dirty_count])
     flags, alive = g.dirty[dirty], g.alive[dirty] == 1
     changes = _changes(
         graph,
