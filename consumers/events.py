@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..log.interface import Isolation, Log, LogReader, Record
-
-LOOK = 0.5  # seconds between two looks for the end of the topic
 
 
 class EventBatch(NamedTuple):
@@ -29,9 +25,7 @@ class EventSource:
     def __init__(self, log: Log, topic: str, isolation: Isolation) -> None:
         self.topic = topic
         self.reader: LogReader = log.reader(topic, isolation)
-        self.lag = 0  # records behind the end, as of the last look
-        self._ends: dict[int, int] = {}
-        self._ends_at = -math.inf
+        self.lag = 0  # records behind the end, as far as `poll` knows
 
     async def start(self) -> None:
         """Connect."""
@@ -47,21 +41,14 @@ class EventSource:
 
     async def poll(self, max_records: int, timeout: float) -> EventBatch:  # noqa: ASYNC109 - as of the log
         """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
-        await self._look_for_the_end()  # first: a look that fails must not lose a batch
         records = await self.reader.poll(max_records, timeout)
         newest = {record.partition: record for record in records}
         last = {p: (r.offset, r.timestamp, self.checksum(r)) for p, r in newest.items()}
         batch = EventBatch(records, self.reader.positions(), last)
-        self.lag = sum(max(0, end - batch.offsets.get(p, 0)) for p, end in self._ends.items())
+        self.lag = sum(end - batch.offsets[p] for p, end in self.reader.known_ends().items())
         return batch
 
     @staticmethod
     def checksum(record: Record) -> int:
         """What tells a record from another at the same offset."""
         return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
-
-    async def _look_for_the_end(self) -> None:
-        """At most every half second: asking is a round trip."""
-        now = time.monotonic()
-        if now - self._ends_at > LOOK:
-            self._ends, self._ends_at = await self.reader.end_offsets(), now
