@@ -1,4 +1,4 @@
-"""Operations of a batch, in their order, on lists and residuals; pushing comes after."""
+"""Operations on lists and residuals; pushing comes after."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from .arrays import (
     ARCS_CHANGED,
     EDGES,
     FEATURES_CHANGED,
-    LOST_ADDS,
-    NOTHING_DONE,
+    ID_CHANGED,
     VISITED,
     Adjacency,
-    Bytes,
     Floats,
     GraphArrays,
     Rows,
@@ -23,79 +21,39 @@ from .compile import inline, kernel
 from .repair import mark_dirty, mark_moved, repair_arc, wake
 from .vector import largest, prefetch
 
-# kinds of operation
-ADD_ROW, SET_FEATURES, REMOVE_ROW, SET_ARC, ADD_ARC, REMOVE_ARC = range(6)
+# what may be done to an arc
+SET_ARC, ADD_ARC, REMOVE_ARC = range(3)
 # outcomes of one; FULL: nothing was changed, grow the pools and repeat
 APPLIED, NOTHING, LOST, OVERFLOW, FULL = range(5)
 
 
-@kernel
-def apply(
-    g: GraphArrays,
-    undirected: bool,
-    kind: Bytes,
-    u: Rows,
-    v: Rows,
-    w: Floats,
-    f: Rows,
-    features: Floats,
-    outcome: Bytes,
-    start: int,
-    alpha: float,
-    epsilon: float,
-) -> int:
-    """Apply operations from `start` on; returns the first one not applied, for want of room in the pools.
-
-    Columns have one entry per operation; f is a row of `features` [k, F], or −1 for zeros. (u, v) of an arc
-    is u → v; the kernel does both sides of an undirected edge.
-    """
-    for i in range(start, len(kind)):
-        _look_ahead(g, u, v, i)
-        if kind[i] == ADD_ROW:
-            add_row(g, u[i], f[i], features)
-            outcome[i] = APPLIED
-        elif kind[i] == SET_FEATURES:
-            outcome[i] = set_features(g, u[i], features[f[i]], alpha, epsilon)
-        elif kind[i] == REMOVE_ROW:
-            remove_row(g, undirected, u[i], alpha, epsilon)
-            outcome[i] = APPLIED
-        else:
-            outcome[i] = change_arc(g, undirected, kind[i], u[i], v[i], w[i], alpha, epsilon)
-            if outcome[i] == FULL:
-                return i
-            if outcome[i] == LOST:
-                g.counters[LOST_ADDS] += 1
-        if outcome[i] == NOTHING:
-            g.counters[NOTHING_DONE] += 1
-    return len(kind)
-
-
 @inline
-def _look_ahead(g: GraphArrays, u: Rows, v: Rows, i: int) -> None:
-    """Records of rows eight operations ahead, vectors and lists four ahead."""
-    if i + 8 < len(u):
-        prefetch(g.record, u[i + 8])
-        prefetch(g.record, v[i + 8])
-    if i + 4 < len(u):
-        near, far = u[i + 4], v[i + 4]
-        for row in (near, far):
+def look_ahead(g: GraphArrays, ends: Rows, i: int, turned: bool) -> None:
+    """Records of rows eight operations ahead, vectors and lists four ahead; a row below 0 is not known yet."""
+    for j in range(2):
+        if i + 8 < len(ends) and ends[i + 8, j] >= 0:
+            prefetch(g.record, ends[i + 8, j])
+        if i + 4 < len(ends) and ends[i + 4, j] >= 0:
+            row = ends[i + 4, j]
             prefetch(g.X, row)
             prefetch(g.H, row)
             prefetch(g.R, row)
             prefetch(g.norm, row)
             prefetch(g.inverse, row)
-        ask_for(g.rows, near, far)
-        ask_for(g.columns, far, near)
+    if i + 4 < len(ends) and ends[i + 4, 0] >= 0 and ends[i + 4, 1] >= 0:
+        u, v = (ends[i + 4, 1], ends[i + 4, 0]) if turned else (ends[i + 4, 0], ends[i + 4, 1])
+        ask_for(g.rows, u, v)
+        ask_for(g.columns, v, u)
 
 
 @kernel
-def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
-    """A new node on a free row: absorbing, so H = X and R = 0."""
+def add_row(g: GraphArrays, u: int, x: Floats) -> None:
+    """A new node on a free row: absorbing, so H = X [F] and R = 0."""
     g.counters[VISITED] += 1
     for c in range(g.X.shape[1]):
-        x = features[f, c] if f >= 0 and c < features.shape[1] else np.float32(0)
-        g.X[u, c] = x
-        g.H[u, c] = x
+        value = x[c] if c < len(x) else np.float32(0)
+        g.X[u, c] = value
+        g.H[u, c] = value
         g.R[u, c] = 0
         g.P[u, c] = 0
     g.weight_sum[u] = 0
@@ -106,7 +64,7 @@ def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     g.announced[u] = 0
     g.unknown[u] = 0
     mark_moved(g, u)
-    mark_dirty(g, u, FEATURES_CHANGED)
+    mark_dirty(g, u, ID_CHANGED | FEATURES_CHANGED)
 
 
 @kernel
@@ -155,6 +113,12 @@ def change_arc(
     if undirected and u != v:
         repair_arc(g, v, u, before, after, alpha, epsilon)
     return APPLIED
+
+
+@kernel
+def find_arc(g: GraphArrays, u: int, v: int) -> int:
+    """Position of v in the row of u, or −1."""
+    return _positions(g, u, v)[0]
 
 
 @inline

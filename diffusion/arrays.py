@@ -42,7 +42,7 @@ PENDING, MOVED, DIRTY, ARCS, EDGES = range(5)
 VISITED, PUSHES, ARC_UPDATES, LOST_ADDS, NOTHING_DONE, SCRUBBED = range(6)
 COUNTERS = ("visited", "pushes", "arc_updates", "lost_adds", "no_ops", "scrubbed")
 # bits of `dirty`
-FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED = 1, 2, 4
+FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED, ID_CHANGED = 1, 2, 4, 8
 
 RECORD = np.dtype(
     [

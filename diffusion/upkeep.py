@@ -16,7 +16,7 @@ from .arrays import (
     Rows,
 )
 from .compile import kernel
-from .repair import AHEAD, mark_dirty, rebuild_row, wake
+from .repair import AHEAD, mark_dirty, mark_moved, rebuild_row, wake
 from .vector import largest, largest_difference, prefetch
 
 
@@ -67,7 +67,9 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             prefetch(g.H, ahead)
             prefetch(g.P, ahead)
         u = g.moved[i]
-        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(g.H, g.P, u) > tau)
+        wanted = g.alive[u] == 1 and (
+            g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(g.H, g.P, u) > tau
+        )
         if wanted and count == limit:
             g.moved[kept] = u
             kept += 1
@@ -78,6 +80,13 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             count += 1
     g.sizes[MOVED] = kept
     return count
+
+
+@kernel
+def move_all(g: GraphArrays, rows: Rows) -> None:
+    """These rows await their publish decision."""
+    for u in rows:
+        mark_moved(g, u)
 
 
 @kernel

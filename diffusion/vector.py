@@ -146,7 +146,9 @@ class _Code:
         return self._builder.add(self.begin(array), self._builder.mul(index, self.row_bytes(array)))
 
     def _array(self, place: int) -> Any:
-        return self._context.make_array(self._types[place])(self._context, self._builder, value=self._args[place])
+        return self._context.make_array(self._types[place])(
+            self._context, self._builder, value=self._args[place]
+        )
 
     @contextmanager
     def each_vector(self) -> Iterator[Any]:

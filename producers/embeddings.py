@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class EmbeddingSink:
         self._encoding: Encoding = encoding
         self._partitions = 0
         self._open = False
+        self._beginning = asyncio.Lock()
 
     async def start(self) -> None:
         """Learn the number of partitions. Raises UnknownTopicError."""
@@ -76,9 +78,10 @@ class EmbeddingSink:
             await self._writer.commit()
 
     async def _begin(self) -> None:
-        if not self._open:
-            await self._writer.begin()
-            self._open = True
+        async with self._beginning:  # vectors and progress may be the first at the same time
+            if not self._open:
+                await self._writer.begin()
+                self._open = True
 
 
 async def check_limits(log: Log, topic: str, features: int, encoding: Encoding) -> None:
