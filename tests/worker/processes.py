@@ -157,6 +157,16 @@ async def stored_meta(settings: Settings) -> Any:
         store.close()
 
 
+async def stores(settings: Settings, sequence: int) -> None:
+    """The store has so many events."""
+
+    async def told() -> bool:
+        meta = await stored_meta(settings)
+        return meta is not None and meta.event_sequence == sequence
+
+    await until(told, f"{sequence} events in the store")
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings that were given, as `dgdm` reads them."""
     given = settings.model_dump(exclude_unset=True)

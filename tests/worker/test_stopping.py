@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from brokers import own_broker
-from processes import WorkerProcess, make_topics, settings_of, stored_meta, until
+from processes import WorkerProcess, make_topics, settings_of, stored_meta, stores
 from stores import running_redis
 from streams import producer, require_truth, send_slowly, some_events
 
@@ -118,16 +118,6 @@ async def test_before_it_serves(settings: Settings, tmp_path: Path, step: Step, 
         with WorkerProcess(small, tmp_path, [SCRIPT, step.value, moment, "1", "SIGTERM"]) as worker:
             assert await worker.ended() == 0
         await require_truth_of_stream(settings, tmp_path, events)
-
-
-async def stores(settings: Settings, sequence: int) -> None:
-    """The store has so many events."""
-
-    async def told() -> bool:
-        meta = await stored_meta(settings)
-        return meta is not None and meta.event_sequence == sequence
-
-    await until(told, f"{sequence} events in the store")
 
 
 async def require_truth_of_stream(settings: Settings, folder: Path, events: GraphProducer) -> None:
