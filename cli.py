@@ -58,13 +58,16 @@ def load(given: dict[str, Any], extra: list[str] | None) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        ]
-        raise fail("; ".join(lines)) from None
+        raise fail("; ".join(map(_mistake, error.errors()))) from None
     except ValueError as error:
         raise fail(str(error)) from None
+
+
+def _mistake(error: Any) -> str:
+    """The setting and what is wrong; its value, unless that is all settings or of an unknown one: there are secrets."""
+    name = ".".join(map(str, error["loc"]))
+    shown = f" (got {error['input']!r})" if name in Settings.model_fields else ""
+    return f"{name or 'settings'}: {error['msg']}{shown}"
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:

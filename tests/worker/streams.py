@@ -65,7 +65,14 @@ async def require_truth(
 ) -> None:
     """Consumers hold the exact answer within the accuracy, and the store every weight exactly."""
     assert settings.features is not None
-    truth = oracle.Oracle(settings.features)
+    truth = oracle.Oracle(
+        settings.features,
+        settings.alpha,
+        settings.directed,
+        settings.aggregate,
+        accuracy=None if settings.allow_floor else settings.columns("accuracy", settings.features),
+        offset=settings.columns("offset", settings.features),
+    )
     for record in await read_all(settings, settings.events_topic):
         truth.apply(record.value)
     records = await read_all(settings, settings.embeddings_topic, isolation)
@@ -92,6 +99,5 @@ async def require_truth(
                 begin = end
     finally:
         store.close()
-    both = {(a, b): float(w) for (s, t), w in truth.w.items() for a, b in ((s, t), (t, s))}
     assert set(ids.values()) == set(truth.x)
-    assert stored == both
+    assert stored == truth.weights()
