@@ -61,7 +61,11 @@ async def send_slowly(events: GraphProducer, stream: list[GraphEvent], pause: fl
 
 
 async def require_truth(
-    settings: Settings, isolation: Any = "read_committed", *, forward: bool = True
+    settings: Settings,
+    isolation: Any = "read_committed",
+    *,
+    forward: bool = True,
+    within: float | None = None,
 ) -> None:
     """Consumers hold the exact answer within the accuracy, and the store every weight exactly."""
     assert settings.features is not None
@@ -79,7 +83,7 @@ async def require_truth(
     if forward:
         require_time_runs_forward(records)
     held = oracle.table((record.key, record.value) for record in records)
-    assert oracle.largest_error(truth.exact(), held) <= settings.accuracy[0]
+    assert oracle.largest_error(truth.exact(), held) <= (within or settings.accuracy[0])
     store = connect_store(settings)
     try:
         meta = store.meta()
