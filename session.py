@@ -12,7 +12,7 @@ import structlog
 
 from .connections import rules_of
 from .consumers.events import EventSource
-from .consumers.progress import last_graph
+from .consumers.progress import require_own_topic
 from .consumers.tail import read_tail
 from .log.interface import LogError
 from .log.topics import check_topics, plans
@@ -61,12 +61,7 @@ async def require_topics(events: Log, settings: Settings) -> None:
     problems = await check_topics(events, plans(*names, settings.dead_letters_topic))
     if problems:
         raise LogError("; ".join(problems))
-    other = await last_graph(events, settings.progress_topic)
-    if other not in (None, settings.graph):
-        raise LogError(
-            f"{settings.progress_topic} speaks of graph {other!r}, and this is graph {settings.graph!r}: topics belong "
-            "to one graph. Name other topics, or set graph to the one they belong to"
-        )
+    await require_own_topic(events, settings.progress_topic, settings.graph)
 
 
 class Session:

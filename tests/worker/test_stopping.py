@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from away import Away
 from brokers import own_broker
 from processes import WorkerProcess, make_topics, settings_of, stored_meta, stores
-from stores import running_redis
 from streams import producer, require_truth, send_slowly, some_events
 
 from dgdm.producers.graph import GraphProducer
@@ -21,28 +18,6 @@ from dgdm.state.lifecycle import Step
 
 SCRIPT = str(Path(__file__).with_name("crashing_worker.py"))
 pytestmark = pytest.mark.timeout(240)
-
-
-class Away:
-    """A store that does not answer until it is told to."""
-
-    def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
-        if settings.store.startswith("sqlite"):
-            self.settings = settings
-            self._lock = sqlite3.connect(settings.store.removeprefix("sqlite:///"), isolation_level=None)
-            stack.callback(self._lock.close)
-            self.go = lambda: self._lock.execute("BEGIN IMMEDIATE")
-            self.come = lambda: self._lock.execute("ROLLBACK")
-        else:
-            redis = stack.enter_context(running_redis())
-            self.settings = settings.model_copy(update={"store": redis.tcp_url})
-            self.go, self.come = redis.kill, redis.start
-
-
-@pytest.fixture
-def away(settings: Settings) -> Iterator[Away]:
-    with contextlib.ExitStack() as stack:
-        yield Away(settings, stack)
 
 
 async def test_the_store_stays_away(away: Away, tmp_path: Path) -> None:
