@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -128,7 +127,7 @@ class Session:
             meta=meta,
             position=position,
             dead_letters=letters,
-            commit_group=partial(_commit_group, self._log, settings),
+            commit_group=GroupOffsets(self._log, settings),
             kernel=self._kernel,
             report=self._report,
             stored=self._metrics.count_checkpoint,
@@ -175,13 +174,23 @@ class Session:
         return self._pipeline
 
 
-async def _commit_group(events: Log, settings: Settings, offsets: Mapping[int, int]) -> None:
-    """For lag tools only: a failure is said, and changes nothing."""
-    group = f"dgdm-{settings.graph}"
-    try:
-        await events.commit_group_offsets(group, settings.events_topic, offsets)
-    except LogError as error:
-        log.warning("group_offsets", message=f"lag tools do not see how far this worker is: {error}")
+class GroupOffsets:
+    """What lag tools see, and nobody else: a failure is said once, and changes nothing."""
+
+    def __init__(self, events: Log, settings: Settings) -> None:
+        self._log, self._group, self._topic = events, f"dgdm-{settings.graph}", settings.events_topic
+        self._told = False
+
+    async def __call__(self, offsets: Mapping[int, int]) -> None:
+        """Commit these."""
+        try:
+            await self._log.commit_group_offsets(self._group, self._topic, offsets)
+        except LogError as error:
+            if not self._told:
+                log.warning("group_offsets", message=f"lag tools do not see how far this worker is: {error}")
+            self._told = True
+        else:
+            self._told = False
 
 
 async def _require_same_log(
