@@ -90,6 +90,8 @@ class Pipeline:
         self._solved_at, self._solve_seconds = time.monotonic(), 0.0
         self._solving_since: float | None = None
         self._stored_at = time.monotonic()
+        self._floor_told = False
+        self._sealing: asyncio.Task[None] | None = None
         self._changed = False  # since the last checkpoint
         width = graph.rules.features
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
@@ -132,17 +134,16 @@ class Pipeline:
         if not self._checkpoint.position.tail_owed:  # else consumers may hold something newer than this
             await self._push_all()
             await self._publish_all()
-        await self._kernel(self._follow)
         stored = False
         while not stored:  # a write may be under way, or find that the store went back in time
-            stored = await self._checkpoint.commit()
+            stored = await self._commit()
             await self._checkpoint.written()
             stored = stored and not self._checkpoint.went_back
 
     async def close(self) -> None:
         """Drop what is under way to and from the log; a write to the store goes on."""
         await self._stop_polling()
-        writing = [task for task in (self._publishing, self._telling) if task is not None]
+        writing = [task for task in (self._publishing, self._telling, self._sealing) if task is not None]
         for task in writing:
             task.cancel()
         await asyncio.gather(*writing, return_exceptions=True)
@@ -315,6 +316,12 @@ class Pipeline:
         self._told, self._told_at = progress.event_offsets, time.monotonic()
         self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
+        if self._graph.floor_active and not self._floor_told:
+            log.warning(
+                "float32_floor",
+                message=f"features are too large for float32 to keep the accuracy: the bound is {publication.bound}",
+            )
+        self._floor_told = self._graph.floor_active
 
     @property
     def _all_told(self) -> bool:
@@ -334,20 +341,40 @@ class Pipeline:
     # -- durable
 
     async def _commit_if_due(self) -> None:
+        """The log commits beside the next batches, then the store is given what has changed."""
         self._checkpoint.check()
+        if self._sealing is not None:
+            if self._sealing.done():
+                await self._write()
+            return
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
         changed = self._changed or self._checkpoint.went_back
         if changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
-            await self._commit()
+            await self._seal()
         elif due and not self._checkpoint.writing:
             self._metrics.all_is_stored()
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> bool:
+        """Everything, now."""
+        if self._sealing is not None:
+            await self._write()
+        await self._seal()
+        return await self._write()
+
+    async def _seal(self) -> None:
         await self._quiet()
+        self._stored_at, self._changed = time.monotonic(), False
+        self._sealing = asyncio.create_task(self._checkpoint.seal())
+
+    async def _write(self) -> bool:
+        if self._sealing is not None:
+            await asyncio.wait({self._sealing})
+            task, self._sealing = self._sealing, None
+            task.result()
         await self._kernel(self._follow)
-        self._stored_at = time.monotonic()
-        if await self._checkpoint.commit():
-            self._changed = False
+        written = await self._checkpoint.write()
+        self._changed = self._changed or not written
+        return written
 
     async def _pause_if_full(self) -> None:
         """The store is away and the changed rows have reached their limit: stop applying until it is back."""
