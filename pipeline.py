@@ -77,6 +77,7 @@ class Pipeline:
         self._told_at = 0.0
         self._solved_at = time.monotonic()
         self._stored_at = time.monotonic()
+        self._floor_told = False
         self._changed = False  # since the last checkpoint
         width = graph.rules.features
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
@@ -260,6 +261,12 @@ class Pipeline:
         self._told, self._told_at = event_offsets, time.monotonic()
         self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
+        if self._graph.floor_active and not self._floor_told:
+            log.warning(
+                "float32_floor",
+                message=f"features are too large for float32 to keep the accuracy: the bound is {publication.bound}",
+            )
+        self._floor_told = self._graph.floor_active
 
     @property
     def _all_told(self) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from .connections import rules_of
 from .consumers.events import EventSource
-from .consumers.progress import last_graph
+from .consumers.progress import require_own_topic
 from .consumers.tail import read_tail
 from .log.interface import LogError
 from .log.topics import check_topics, plans
@@ -61,12 +60,7 @@ async def require_topics(events: Log, settings: Settings) -> None:
     problems = await check_topics(events, plans(*names, settings.dead_letters_topic))
     if problems:
         raise LogError("; ".join(problems))
-    other = await last_graph(events, settings.progress_topic)
-    if other not in (None, settings.graph):
-        raise LogError(
-            f"{settings.progress_topic} speaks of graph {other!r}, and this is graph {settings.graph!r}: topics belong "
-            "to one graph. Name other topics, or set graph to the one they belong to"
-        )
+    await require_own_topic(events, settings.progress_topic, settings.graph)
 
 
 class Session:
@@ -133,7 +127,7 @@ class Session:
             meta=meta,
             position=position,
             dead_letters=letters,
-            commit_group=partial(_commit_group, self._log, settings),
+            commit_group=GroupOffsets(self._log, settings),
             kernel=self._kernel,
             report=self._report,
             stored=self._metrics.count_checkpoint,
@@ -180,13 +174,23 @@ class Session:
         return self._pipeline
 
 
-async def _commit_group(events: Log, settings: Settings, offsets: Mapping[int, int]) -> None:
-    """For lag tools only: a failure is said, and changes nothing."""
-    group = f"dgdm-{settings.graph}"
-    try:
-        await events.commit_group_offsets(group, settings.events_topic, offsets)
-    except LogError as error:
-        log.warning("group_offsets", message=f"lag tools do not see how far this worker is: {error}")
+class GroupOffsets:
+    """What lag tools see, and nobody else: a failure is said once, and changes nothing."""
+
+    def __init__(self, events: Log, settings: Settings) -> None:
+        self._log, self._group, self._topic = events, f"dgdm-{settings.graph}", settings.events_topic
+        self._told = False
+
+    async def __call__(self, offsets: Mapping[int, int]) -> None:
+        """Commit these."""
+        try:
+            await self._log.commit_group_offsets(self._group, self._topic, offsets)
+        except LogError as error:
+            if not self._told:
+                log.warning("group_offsets", message=f"lag tools do not see how far this worker is: {error}")
+            self._told = True
+        else:
+            self._told = False
 
 
 async def _require_same_log(

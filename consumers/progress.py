@@ -53,15 +53,21 @@ async def read_progress(
         await reader.close()
 
 
-async def last_graph(log: Log, topic: str, isolation: Isolation = "read_uncommitted") -> str | None:
-    """The graph whose record stands last, or None when there is no record. Raises LogError."""
+async def require_own_topic(
+    log: Log, topic: str, graph: str, isolation: Isolation = "read_uncommitted"
+) -> None:
+    """Raise LogError when the last record of the topic is of another graph: topics belong to one."""
     reader = log.reader(topic, isolation)
     await reader.start()
     try:
         latest = await _last(reader, None)
     finally:
         await reader.close()
-    return None if latest is None else latest.graph
+    if latest is not None and latest.graph != graph:
+        raise LogError(
+            f"{topic} speaks of graph {latest.graph!r}, and this is graph {graph!r}: topics belong to one graph. "
+            "Name other topics, or set graph to the one they belong to"
+        )
 
 
 def reached(offsets: Mapping[int, int], wanted: Mapping[int, int]) -> bool:

@@ -190,8 +190,7 @@ class Checkpoint:
         """Drop a write that still waits for the store: recovery finds out what it did."""
         if self._writing is not None:
             self._writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, FencedError):
-                await self._writing
+            await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
 
     async def _write(self, owner: Owner, changes: StoreChanges, begun: float) -> None:

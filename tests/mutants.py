@@ -14,6 +14,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 STREAM = "tests/streaming/test_stream_equals_oracle.py"
 WORKER = "tests/worker/test_worker.py"
+LOG_FAULTS = "tests/worker/test_log_faults.py"
 
 
 class Mutant(NamedTuple):
@@ -57,6 +58,27 @@ MUTANTS = [
         "graph.mark_unknown(sorted(tail.keys))",
         "graph.mark_unknown([])",
         f"{WORKER}::test_what_consumers_got_after_the_last_checkpoint_is_put_right",
+    ),
+    Mutant(
+        "lose a publication that was on its way",
+        "session.py",
+        "        await self._kernel(graph.reconsider)\n",
+        "",
+        f"{LOG_FAULTS}::test_what_an_aborted_transaction_carried_is_sent_again",
+    ),
+    Mutant(
+        "skip the tail after a fault of the log",
+        "session.py",
+        "graph.mark_unknown(sorted(tail.keys))",
+        "graph.mark_unknown([])",
+        f"{LOG_FAULTS}::test_what_an_aborted_transaction_carried_is_sent_again",
+    ),
+    Mutant(
+        "publish an older graph when stopped early",
+        "pipeline.py",
+        "if not self._checkpoint.position.tail_owed:",
+        "if True:",
+        "tests/worker/test_stopping.py::test_before_it_serves",
     ),
     Mutant(
         "commit before the dead letters are acknowledged",

@@ -115,6 +115,17 @@ class RedisProcess:
         assert self._process is None
         shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
 
+    def backup(self) -> Path:
+        """A copy of its append-only files as they are now."""
+        copy = Path(tempfile.mkdtemp(dir=self._directory)) / "copy"
+        shutil.copytree(self._directory / "appendonlydir", copy)
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Go back to a copy; the server must not be running."""
+        self.wipe()
+        shutil.copytree(copy, self._directory / "appendonlydir")
+
     def close(self) -> None:
         """Kill it and remove its files."""
         self.kill()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from away import Away
 from brokers import shared_broker
 from processes import settings_of
 from stores import running_redis
@@ -26,3 +29,10 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     if request.param == "sqlite":
         return settings_of(f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db")
     return settings_of(shared_broker().url, request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def away(settings: Settings) -> Iterator[Away]:
+    """A store that can be taken away."""
+    with contextlib.ExitStack() as stack:
+        yield Away(settings, stack)

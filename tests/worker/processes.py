@@ -127,12 +127,14 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: flo
         raise AssertionError(f"not in {seconds:g} s: {what}") from None
 
 
-async def make_topics(settings: Settings) -> None:
-    """The four topics of a graph."""
+async def make_topics(settings: Settings, **events: str) -> None:
+    """The four topics of a graph; `events` is more configuration of that one, an underscore for a dot."""
     log = connect_log(settings)
+    names = (settings.events_topic, settings.embeddings_topic, settings.progress_topic)
+    first, *others = plans(*names, settings.dead_letters_topic)
+    config = {**first.config, **{name.replace("_", "."): value for name, value in events.items()}}
     try:
-        names = (settings.events_topic, settings.embeddings_topic, settings.progress_topic)
-        await create_topics(log, plans(*names, settings.dead_letters_topic))
+        await create_topics(log, [first._replace(config=config), *others])
     finally:
         await log.close()
 
@@ -160,6 +162,16 @@ async def stored_meta(settings: Settings) -> Any:
         return await asyncio.to_thread(store.meta)
     finally:
         store.close()
+
+
+async def stores(settings: Settings, sequence: int) -> None:
+    """The store has so many events."""
+
+    async def told() -> bool:
+        meta = await stored_meta(settings)
+        return meta is not None and meta.event_sequence == sequence
+
+    await until(told, f"{sequence} events in the store")
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ def require_time_runs_forward(records: list[Any]) -> None:
     sequences: dict[int, int] = {}
     for record in records:
         if record.value is not None:
-            sequence = msgpack.unpackb(record.value)["sequence"]
+            value = record.value
+            sequence = (json.loads(value) if value[:1] == b"{" else msgpack.unpackb(value))["sequence"]
             assert sequence >= sequences.get(record.partition, 0), f"at offset {record.offset}"
             sequences[record.partition] = sequence
 
@@ -62,7 +64,12 @@ async def send_slowly(events: GraphProducer, stream: list[GraphEvent], pause: fl
 
 
 async def require_truth(
-    settings: Settings, isolation: Any = "read_committed", truth: oracle.Oracle | None = None
+    settings: Settings,
+    isolation: Any = "read_committed",
+    truth: oracle.Oracle | None = None,
+    *,
+    forward: bool = True,
+    within: float | None = None,
 ) -> None:
     """Consumers hold the exact answer within the accuracy, and the store every weight exactly.
 
@@ -70,13 +77,21 @@ async def require_truth(
     """
     assert settings.features is not None
     if truth is None:
-        truth = oracle.Oracle(settings.features)
+        truth = oracle.Oracle(
+            settings.features,
+            settings.alpha,
+            settings.directed,
+            settings.aggregate,
+            accuracy=None if settings.allow_floor else settings.columns("accuracy", settings.features),
+            offset=settings.columns("offset", settings.features),
+        )
         for record in await read_all(settings, settings.events_topic):
             truth.apply(record.value)
     records = await read_all(settings, settings.embeddings_topic, isolation)
-    require_time_runs_forward(records)
+    if forward:
+        require_time_runs_forward(records)
     held = oracle.table((record.key, record.value) for record in records)
-    assert oracle.largest_error(truth.exact(), held) <= settings.accuracy[0]
+    assert oracle.largest_error(truth.exact(), held) <= (within or settings.accuracy[0])
     stored = await asyncio.to_thread(read_store, settings)
     assert stored.meta.event_sequence == truth.sequence
     assert stored.features.keys() == truth.x.keys()

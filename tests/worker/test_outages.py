@@ -9,18 +9,31 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from brokers import own_broker, shared_broker
+from brokers import Broker, own_broker, shared_broker
 from processes import WorkerProcess, make_topics, read_all, settings_of, stored_meta, until
 from stores import RedisProcess, running_redis
-from streams import producer, require_truth, some_events
+from streams import require_truth, some_events
 
 from dgdm.log.interface import Message
+from dgdm.log.kafka import KafkaLog
 from dgdm.producers.graph import GraphProducer
 from dgdm.settings import Settings
 
 LOADED_ONCE = [str(Path(__file__).with_name("crashing_worker.py")), "load", "before", "2"]
 AWAY = 20  # seconds
 pytestmark = [pytest.mark.timeout(280), pytest.mark.integration]
+
+
+@contextlib.asynccontextmanager
+async def patient_producer(settings: Settings) -> AsyncIterator[GraphProducer]:
+    """One that outlasts the outage by far."""
+    log = KafkaLog(settings.log.removeprefix("kafka://"), delivery_timeout=200)
+    names = {"progress_topic": settings.progress_topic, "graph": settings.graph}
+    try:
+        async with GraphProducer(log, settings.events_topic, **names) as events:
+            yield events
+    finally:
+        await log.close()
 
 
 @contextlib.asynccontextmanager
@@ -71,42 +84,41 @@ async def goes_on(settings: Settings) -> None:
     await until(more, "more committed vectors")
 
 
-async def a_redis_that_goes_away(folder: Path) -> None:
+async def a_redis_that_goes_away(folder: Path, broker: Broker, redis: RedisProcess) -> None:
     """
     below the limit: frozen 5 s, then killed for 20 s; the stream goes on, transactions are committed
     above the limit: killed; PAUSED until it is back, then SERVING
     """
-    with running_redis() as redis:
-        settings = settings_of(shared_broker().url, redis.tcp_url)
-        await make_topics(settings)
-        async with producer(settings) as events:
-            with WorkerProcess(settings, folder) as worker:
-                await worker.serves()
-                async with load(events, settings) as bad:
-                    await stores_on(settings)
-                    redis.freeze()
-                    await asyncio.sleep(5)
-                    await goes_on(settings)
-                    redis.thaw()
-                    await stores_on(settings)
-                    redis.kill()
-                    await asyncio.sleep(AWAY)
-                    await goes_on(settings)
-                    assert not worker.said("state", "now paused")
-                    redis.start()
-                    await stores_on(settings)
-                assert await worker.stop() == 0
-            await require_all(settings, bad)
-            few = settings.model_copy(update={"dirty_rows": 40})
-            with WorkerProcess(few, folder) as worker:
-                await worker.serves()
-                async with load(events, few) as bad:
-                    redis.kill()
-                    await worker.says("state", "now paused")
-                    redis.start()
-                    await worker.says("state", "now serving", 2)
-                assert await worker.stop() == 0
+    settings = settings_of(broker.url, redis.tcp_url)
+    await make_topics(settings)
+    async with patient_producer(settings) as events:
+        with WorkerProcess(settings, folder) as worker:
+            await worker.serves()
+            async with load(events, settings) as bad:
+                await stores_on(settings)
+                redis.freeze()
+                await asyncio.sleep(5)
+                await goes_on(settings)
+                redis.thaw()
+                await stores_on(settings)
+                redis.kill()
+                await asyncio.sleep(AWAY)
+                await goes_on(settings)
+                assert not worker.said("state", "now paused")
+                redis.start()
+                await stores_on(settings)
+            assert await worker.stop() == 0
         await require_all(settings, bad)
+        few = settings.model_copy(update={"dirty_rows": 40})
+        with WorkerProcess(few, folder) as worker:
+            await worker.serves()
+            async with load(events, few) as bad:
+                redis.kill()
+                await worker.says("state", "now paused")
+                redis.start()
+                await worker.says("state", "now serving", 2)
+            assert await worker.stop() == 0
+    await require_all(settings, bad)
 
 
 async def stores_on(settings: Settings) -> None:
@@ -120,36 +132,33 @@ async def stores_on(settings: Settings) -> None:
     await until(more, "more events in the store")
 
 
-async def a_broker_that_goes_away(folder: Path, redis: RedisProcess, *, kill: bool) -> None:
+async def a_broker_that_goes_away(folder: Path, broker: Broker, redis: RedisProcess, *, kill: bool) -> None:
     """
     idle:       the reader notices first; PAUSED until it is back, then SERVING
     under load: the writers persist; what they give up is sent again
 
     Nothing is loaded from the store again.
     """
-    with own_broker() as broker:
-        settings = settings_of(broker.url, redis.tcp_url)
-        go, come = (broker.kill9, broker.start) if kill else (broker.pause, broker.resume)
-        await make_topics(settings)
-        with WorkerProcess(settings, folder, LOADED_ONCE) as worker:
-            await worker.serves()
-            await until(
-                lambda: stored_meta(settings), "the first checkpoint, after which nothing is under way"
-            )
-            await asyncio.to_thread(go)
-            await worker.says("state", "now paused")
-            await asyncio.to_thread(come)
-            await worker.says("state", "now serving", 2)
-            assert worker.said("recovering", "goes on with the graph in memory")
-            async with producer(settings) as events:
-                async with load(events, settings) as bad:
-                    await goes_on(settings)
-                    await asyncio.to_thread(go)
-                    await asyncio.sleep(AWAY)
-                    await asyncio.to_thread(come)
-                    await goes_on(settings)
-                assert await worker.stop() == 0
-        await require_all(settings, bad)
+    settings = settings_of(broker.url, redis.tcp_url)
+    go, come = (broker.kill9, broker.start) if kill else (broker.pause, broker.resume)
+    await make_topics(settings)
+    with WorkerProcess(settings, folder, LOADED_ONCE) as worker:
+        await worker.serves()
+        await until(lambda: stored_meta(settings), "the first checkpoint, after which nothing is under way")
+        await asyncio.to_thread(go)
+        await worker.says("state", "now paused")
+        await asyncio.to_thread(come)
+        await worker.says("state", "now serving", 2)
+        assert worker.said("recovering", "goes on with the graph in memory")
+        async with patient_producer(settings) as events:
+            async with load(events, settings) as bad:
+                await goes_on(settings)
+                await asyncio.to_thread(go)
+                await asyncio.sleep(AWAY)
+                await asyncio.to_thread(come)
+                await goes_on(settings)
+            assert await worker.stop() == 0
+    await require_all(settings, bad)
 
 
 async def test_twenty_seconds_without_one_of_the_servers(tmp_path: Path) -> None:
@@ -157,8 +166,9 @@ async def test_twenty_seconds_without_one_of_the_servers(tmp_path: Path) -> None
     folders = [tmp_path / name for name in ("redis", "killed", "frozen")]
     for folder in folders:
         folder.mkdir()
-    with running_redis() as redis:
+    steady = shared_broker()  # started here: starting blocks the loop for seconds
+    with running_redis() as moody, running_redis() as redis, own_broker() as one, own_broker() as two:
         async with asyncio.TaskGroup() as group:
-            group.create_task(a_redis_that_goes_away(folders[0]))
-            group.create_task(a_broker_that_goes_away(folders[1], redis, kill=True))
-            group.create_task(a_broker_that_goes_away(folders[2], redis, kill=False))
+            group.create_task(a_redis_that_goes_away(folders[0], steady, moody))
+            group.create_task(a_broker_that_goes_away(folders[1], one, redis, kill=True))
+            group.create_task(a_broker_that_goes_away(folders[2], two, redis, kill=False))

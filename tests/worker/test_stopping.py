@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from away import Away
 from brokers import own_broker
-from processes import WorkerProcess, make_topics, settings_of, stored_meta, until
-from stores import running_redis
+from processes import WorkerProcess, make_topics, settings_of, stored_meta, stores
 from streams import producer, require_truth, send_slowly, some_events
 
 from dgdm.producers.graph import GraphProducer
@@ -21,28 +18,6 @@ from dgdm.state.lifecycle import Step
 
 SCRIPT = str(Path(__file__).with_name("crashing_worker.py"))
 pytestmark = pytest.mark.timeout(240)
-
-
-class Away:
-    """A store that does not answer until it is told to."""
-
-    def __init__(self, settings: Settings, stack: contextlib.ExitStack) -> None:
-        if settings.store.startswith("sqlite"):
-            self.settings = settings
-            self._lock = sqlite3.connect(settings.store.removeprefix("sqlite:///"), isolation_level=None)
-            stack.callback(self._lock.close)
-            self.go = lambda: self._lock.execute("BEGIN IMMEDIATE")
-            self.come = lambda: self._lock.execute("ROLLBACK")
-        else:
-            redis = stack.enter_context(running_redis())
-            self.settings = settings.model_copy(update={"store": redis.tcp_url})
-            self.go, self.come = redis.kill, redis.start
-
-
-@pytest.fixture
-def away(settings: Settings) -> Iterator[Away]:
-    with contextlib.ExitStack() as stack:
-        yield Away(settings, stack)
 
 
 async def test_the_store_stays_away(away: Away, tmp_path: Path) -> None:
@@ -118,16 +93,6 @@ async def test_before_it_serves(settings: Settings, tmp_path: Path, step: Step, 
         with WorkerProcess(small, tmp_path, [SCRIPT, step.value, moment, "1", "SIGTERM"]) as worker:
             assert await worker.ended() == 0
         await require_truth_of_stream(settings, tmp_path, events)
-
-
-async def stores(settings: Settings, sequence: int) -> None:
-    """The store has so many events."""
-
-    async def told() -> bool:
-        meta = await stored_meta(settings)
-        return meta is not None and meta.event_sequence == sequence
-
-    await until(told, f"{sequence} events in the store")
 
 
 async def require_truth_of_stream(settings: Settings, folder: Path, events: GraphProducer) -> None:
