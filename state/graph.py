@@ -299,7 +299,9 @@ class GraphState:
                 row, node = next(births)
                 self.row_ids[row] = node
                 self.new_ids[node] = row
-                self.owed_tombstones.pop(node, None)
+                if node in self.owed_tombstones:  # consumers still hold a vector of its former life
+                    del self.owed_tombstones[node]
+                    self.arrays.unknown[row] = 1
                 self.nodes += 1
                 continue
             row, node = next(deaths)
