@@ -123,20 +123,17 @@ class Metrics:
             "store is slow or away, or nothing happens.",
             registry=r,
         )
-        self.state = Gauge("dgdm_worker_state", "1 for the state the worker is in, else 0.", ["state"], registry=r)
+        self.state = Gauge(
+            "dgdm_worker_state", "1 for the state the worker is in, else 0.", ["state"], registry=r
+        )
         self._events = 0
         self._published = 0
 
     def serve(self, settings: Settings) -> tuple[Any, Any] | None:
-        """Open the metrics port, if there is to be one: (server, thread). Raises ValueError."""
+        """Open the metrics port, if there is to be one: (server, thread)."""
         if settings.metrics_port is None:
             return None
-        try:
-            return start_http_server(settings.metrics_port, registry=self.registry)
-        except OSError as error:
-            raise ValueError(
-                f"metrics_port = {settings.metrics_port} cannot be opened ({error.strerror}): choose another"
-            ) from None
+        return start_http_server(settings.metrics_port, registry=self.registry)
 
     def count_events(self, applied: int) -> None:
         """Events applied."""

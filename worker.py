@@ -87,11 +87,16 @@ class Worker:
         self._thread_stop.set()
 
     async def run(self) -> Exit:
-        """Serve until stopped; the exit code says why it ended. Raises ValueError, LogError, StoreError at once."""
+        """Serve until stopped; the exit code says why it ended."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)
-        server = self.metrics.serve(self._settings)
+        try:
+            server = self.metrics.serve(self._settings)
+        except OSError as error:
+            port = self._settings.metrics_port
+            log.error("refused", message=f"metrics_port = {port} cannot be opened: {error}")  # noqa: TRY400 - a sentence
+            return Exit.REFUSED
         store = connect_store(self._settings)
         events = connect_log(self._settings)
         try:

@@ -156,7 +156,9 @@ def _edges(lines: Iterable[tuple[int, bytes] | BadLine]) -> Iterator[GraphEvent 
         if line.startswith((b"#", b"%")):  # comments of the usual collections of graphs
             continue
         if line.startswith(b'{"'):  # split at its commas it would be an edge between two words of JSON
-            yield BadLine(number, shortened(line), "a line of JSON, read as source,target: say --format jsonl")
+            yield BadLine(
+                number, shortened(line), "a line of JSON, read as source,target: say --format jsonl"
+            )
             continue
         try:
             fields = _fields(line.decode())
