@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from clitools import dgdm, ended, running, up
 from processes import read_all, stored_meta, until
 
+from dgdm.docs.sources import log_lines
 from dgdm.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,6 +99,9 @@ def test_up_stops_with_a_checkpoint(folder: Path) -> None:
         code, _, err = interrupted(worker)
     assert code == 0, "it has done what it was told"
     assert '"state": "closed"' in err
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert {line["event"] for line in lines} <= {line.event for line in log_lines()[0]}
+    assert all(line["message"] for line in lines)
     meta = asyncio.run(stored_meta(Settings()))
     assert (meta.event_sequence, meta.event_offsets, meta.nodes) == (1, {0: 1}, 1)
     assert dgdm("certify").exit_code == 0
