@@ -9,7 +9,6 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
 from clitools import dgdm, ended, running, up
 from processes import read_all, stored_meta, until
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODE = '{"type": "AddNode", "id": "a%d", "features": [1.0]}\n'
-pytestmark = pytest.mark.timeout(120)
 
 
 async def events() -> int:
