@@ -53,7 +53,7 @@ def process(*args: str, **options: Any) -> subprocess.Popen[str]:
 
 def ended(running: subprocess.Popen[str], says: str | None = None) -> tuple[int, str, str]:
     """Exit code, standard output and standard error, when it has ended."""
-    out, err = running.communicate(says, timeout=120)
+    out, err = running.communicate(says, timeout=240)
     return running.returncode, out, err
 
 
