@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from .connections import connect_log, connect_store
+from .connections import connect_log, connect_store, rules_of
 from .log.interface import LogError, LogUnavailableError, ProducerFencedError
 from .pipeline import KernelThread
 from .session import Held, Session, require_topics
