@@ -43,7 +43,7 @@ soak: $(INSTALLED)  ## everything at once, for long, with real Kafka and Redis (
 	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 
 mutants: $(INSTALLED)  ## each known mistake turns its test red
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python tests/mutants $(ARGS)
 
 up: $(INSTALLED)  ## everything embedded, on this machine, no server (ARGS="--features 8")
 	$(BIN)/dgdm up $(ARGS)

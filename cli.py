@@ -93,12 +93,12 @@ def _serve(settings: Settings) -> None:
     async def main() -> int:
         return int(await Worker(settings).run())
 
-    try:
-        if settings.store == DEFAULT_STORE:
+    if settings.store == DEFAULT_STORE:
+        try:
             Path(DEFAULT_STORE.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
-        raise typer.Exit(run(main))
-    except (OSError, ValueError) as error:
-        raise fail(words(error)) from None
+        except OSError as error:
+            raise fail(words(error)) from None
+    raise typer.Exit(run(main))
 
 
 async def _create(settings: Settings, partitions: int) -> list[tuple[str, bool]]:

@@ -132,15 +132,10 @@ class Metrics:
         self._published = 0
 
     def serve(self, settings: Settings) -> tuple[Any, Any] | None:
-        """Open the metrics port, if there is to be one: (server, thread). Raises ValueError."""
+        """Open the metrics port, if there is to be one: (server, thread)."""
         if settings.metrics_port is None:
             return None
-        try:
-            return start_http_server(settings.metrics_port, registry=self.registry)
-        except OSError as error:
-            raise ValueError(
-                f"metrics_port = {settings.metrics_port} cannot be opened ({error.strerror}): choose another"
-            ) from None
+        return start_http_server(settings.metrics_port, registry=self.registry)
 
     def count_events(self, applied: int) -> None:
         """Events applied."""

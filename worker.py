@@ -78,7 +78,7 @@ class Worker:
         self._thread_stop.set()
 
     async def run(self) -> Exit:
-        """Serve until stopped; the exit code says why it ended. Raises ValueError, LogError, StoreError at once."""
+        """Serve until stopped; the exit code says why it ended."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)

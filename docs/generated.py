@@ -13,7 +13,7 @@ from dgdm.telemetry import Metrics
 from dgdm.worker import Exit
 
 from .json_schemas import json_schemas
-from .sources import log_lines, members
+from .sources import LogLine, log_lines, members
 
 FOLDER: Final = Path(__file__).parent
 MADE: Final = "<!-- Made by `make docs`, of the code: change it there. -->"
@@ -197,8 +197,13 @@ def messages_page() -> str:
     return "\n".join(parts)
 
 
-def _events(lines: Iterable[Any]) -> list[str]:
-    rows = [[f"`{line.event}`", line.level, line.message, WAYS[line.event]] for line in lines]
+def _events(lines: Iterable[LogLine]) -> list[str]:
+    messages: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        messages.setdefault((line.event, line.level), []).append(line.message)
+    rows = [
+        [f"`{event}`", level, "<br>".join(said), WAYS[event]] for (event, level), said in messages.items()
+    ]
     return _table(["event", "level", "message", "what it asks for"], rows)
 
 

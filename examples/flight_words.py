@@ -55,7 +55,7 @@ def conclusions(
     gap = float(np.abs((vectors[i] - vectors[j]) / scale).max())
     lines.append(
         f"most alike: {planes[regular[i]].described}, and {planes[regular[j]].described}: exposed alike within "
-        f"{100 * gap:.2g} % of a standard deviation; they fly to {_places(graph, regular[i])}, and to "
+        f"{max(100 * gap, 0.001):.2g} % of a standard deviation; they fly to {_places(graph, regular[i])}, and to "
         f"{_places(graph, regular[j])}"
     )
     order = np.argsort(vectors[:, ARRIVAL])

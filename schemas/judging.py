@@ -22,7 +22,7 @@ from .values import Vector, as_features, as_weight
 Op = Literal["set", "add"]
 
 MAX_DEPTH: Final = 64
-"""Lists and maps inside each other, in a field of the event: a rule of its own, because the limit of a decoder
+"""Lists and maps inside each other, the event itself included: a rule of its own, because the limit of a decoder
 depends on how deep the stack happens to be, and a replay must judge as before."""
 
 INT64: Final = 2**63

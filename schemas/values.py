@@ -44,10 +44,8 @@ def as_weight(value: object) -> float:
     if type(value) is not float and not _is_number(type(value)):
         raise InvalidEvent(Reason.WRONG_TYPE, f"a weight is a number, not {shortened(value)}")
     try:
-        # An integer becomes a double first: what `pack` raises for a large one depends on how large it is.
-        number = value if type(value) is float else float(value)  # type: ignore[arg-type]
-        weight: float = _FLOAT32.unpack(_FLOAT32.pack(number))[0]
-    except OverflowError:
+        weight: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
+    except (OverflowError, struct.error):  # beyond the range of float32; an integer beyond that of any float
         weight = math.inf
     if 0 < weight < math.inf:
         return weight

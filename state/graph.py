@@ -293,10 +293,18 @@ class GraphState:
                 if batch.outcome[i] == APPLIED:
                     self.freed_ids[first] = None
             if batch.born[i] & FIRST_BORN:
-                self.owed_tombstones.pop(first, None)
+                self._follow_birth(first)
             if batch.born[i] & SECOND_BORN:
-                second = text_of(columns, columns.second[i], columns.second_size[i])
-                self.owed_tombstones.pop(second, None)
+                self._follow_birth(text_of(columns, columns.second[i], columns.second_size[i]))
+
+    def _follow_birth(self, node: str) -> None:
+        """Consumers may still hold a vector of its former life."""
+        if node not in self.owed_tombstones:
+            return
+        del self.owed_tombstones[node]
+        row = self.row_of(node)
+        if row is not None:
+            self.arrays.unknown[row] = 1
 
     def _scrub(self) -> None:
         self._batches += 1

@@ -53,7 +53,7 @@ def process(*args: str, **options: Any) -> subprocess.Popen[str]:
 
 def ended(running: subprocess.Popen[str], says: str | None = None) -> tuple[int, str, str]:
     """Exit code, standard output and standard error, when it has ended."""
-    out, err = running.communicate(says, timeout=120)
+    out, err = running.communicate(says, timeout=240)
     return running.returncode, out, err
 
 
@@ -68,10 +68,10 @@ def running(*args: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def up(*args: str) -> Iterator[subprocess.Popen[str]]:
+def up(*args: str, command: str = "up") -> Iterator[subprocess.Popen[str]]:
     """Everything in this folder, serving; with a checkpoint only when it stops, unless told otherwise."""
     seldom = ["--set", "lease_ttl=0.3", "--set", "checkpoint_interval=600"]
-    with running("up", *seldom, *args, env={"DGDM_LOG_FORMAT": "json"}) as worker:
+    with running(command, *seldom, *args, env={"DGDM_LOG_FORMAT": "json"}) as worker:
         assert worker.stderr is not None
         said = ""
         while '"state": "serving"' not in said:

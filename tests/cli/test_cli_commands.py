@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
 
 EVENTS = """\
 {"type": "AddNode", "id": "ann", "features": [1.0, 0.5]}

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
 from clitools import dgdm, ended, running, up
 from processes import read_all, stored_meta, until
 
+from dgdm.docs.sources import log_lines
 from dgdm.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NODE = '{"type": "AddNode", "id": "a%d", "features": [1.0]}\n'
-pytestmark = pytest.mark.timeout(120)
 
 
 async def events() -> int:
@@ -97,6 +97,9 @@ def test_up_stops_with_a_checkpoint(folder: Path) -> None:
         code, _, err = interrupted(worker)
     assert code == 0, "it has done what it was told"
     assert '"state": "closed"' in err
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert {line["event"] for line in lines} <= {line.event for line in log_lines()[0]}
+    assert all(line["message"] for line in lines)
     meta = asyncio.run(stored_meta(Settings()))
     assert (meta.event_sequence, meta.event_offsets, meta.nodes) == (1, {0: 1}, 1)
     assert dgdm("certify").exit_code == 0

@@ -26,7 +26,7 @@ from dgdm.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(240)
+
 WITH_A_WORKER = ["producing.md", "consuming.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = re.compile(r"localhost:(9092|6379)")  # a block that talks to Kafka or Redis without dgdm

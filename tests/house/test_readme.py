@@ -108,11 +108,22 @@ def test_the_diagram_of_states_is_the_table() -> None:
     assert drawn == {(old.name, new.name) for old, successors in SUCCESSORS.items() for new in successors}
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+                there = page.parent / target if target else page
+                assert there.exists(), f"{page.relative_to(ROOT)} links to {target}"
+                assert not anchor or anchor in anchors_of(there), (
+                    f"{page.relative_to(ROOT)}: {target}#{anchor}"
+                )
 
 
 def test_every_variable_the_pages_name_is_a_setting() -> None:

@@ -75,7 +75,10 @@ async def test_a_name_mistyped_leaves_nothing_behind(tmp_path: Path):
     log = open_log(f"sqlite:///{tmp_path}/folder/lgo.db")
     assert await log.describe(["a"]) == {}
     for client in (log.reader("a", "read_committed"), log.writer(), log.transactional_writer("w", 10)):
-        with pytest.raises(UnknownTopicError, match=r"there is no log .*folder.lgo\.db: name another file"):
+        with pytest.raises(
+            UnknownTopicError,
+            match=r"there is no log .*folder.lgo\.db: run this where `dgdm up` runs, name another file",
+        ):
             await client.start()
         await client.close()
     await log.close()

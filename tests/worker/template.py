@@ -65,7 +65,7 @@ class Template:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        born = self._born.get(timeout=60)
+        born = self._born.get(timeout=200)  # the first time kernels are compiled
         assert born is not None, "the template has died"
         return born
 
