@@ -104,23 +104,23 @@ def publish_all(g: GraphArrays) -> None:
 
 
 class Scratch(NamedTuple):
-    """What the loop below needs beside the graph, for batches of `size`."""
+    """What the loop below needs beside the graph, for that many events."""
 
-    none: Any  # [size]
+    none: Any  # [events]
     features: Any
-    outcome: Any  # [size]
+    outcome: Any  # [events]
     chosen: Any  # [n]
     generations: Any  # [n]
     vectors: Any  # [n, F']
 
 
-def scratch_for(g: GraphArrays, size: int) -> Scratch:
-    """For a graph, and batches of that size."""
+def scratch_for(g: GraphArrays, events: int) -> Scratch:
+    """For a graph and a stream."""
     n = len(g.alive)
     return Scratch(
-        np.full(size, -1, np.int32),
+        np.full(events, -1, np.int32),
         np.zeros((0, 1), np.float32),
-        np.zeros(size, np.uint8),
+        np.zeros(events, np.uint8),
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),
         np.zeros((n, g.H.shape[1]), np.float32),
@@ -129,16 +129,23 @@ def scratch_for(g: GraphArrays, size: int) -> Scratch:
 
 @kernel
 def stream(
-    g: GraphArrays, s: Scratch, kind: Any, u: Any, v: Any, w: Any, alpha: float, epsilon: float, tau: float
+    g: GraphArrays,
+    s: Scratch,
+    kind: Any,
+    u: Any,
+    v: Any,
+    w: Any,
+    size: int,
+    alpha: float,
+    epsilon: float,
+    tau: float,
 ) -> int:
     """Edge events in batches: apply, push, decide, acknowledge, as the pipeline does. Vectors published."""
     published = 0
-    for start in range(0, len(u), len(s.none)):
-        end = min(start + len(s.none), len(u))
-        size = end - start
-        columns = kind[start:end], u[start:end], v[start:end], w[start:end], s.none[:size]
-        done = apply(g, True, *columns, s.features, s.outcome[:size], 0, alpha, epsilon)
-        assert done == size
+    for start in range(0, len(u), size):
+        end = min(start + size, len(u))
+        done = apply(g, True, kind, u, v, w, s.none, s.features, s.outcome, start, end, alpha, epsilon)
+        assert done == end
         push(g, alpha, epsilon, 1 << 60)
         count = select_moved(g, tau, len(s.chosen), s.chosen)
         for i in range(count):

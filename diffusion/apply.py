@@ -20,7 +20,7 @@ from .arrays import (
     Rows,
 )
 from .compile import inline, kernel
-from .repair import mark_dirty, mark_moved, repair_arc, wake
+from .repair import look_at, mark_dirty, mark_moved, repair_arc, set_weight_sum
 from .vector import largest, prefetch
 
 # kinds of operation
@@ -29,7 +29,7 @@ ADD_ROW, SET_FEATURES, REMOVE_ROW, SET_ARC, ADD_ARC, REMOVE_ARC = range(6)
 APPLIED, NOTHING, LOST, OVERFLOW, FULL = range(5)
 
 
-@kernel
+@inline
 def apply(
     g: GraphArrays,
     undirected: bool,
@@ -41,15 +41,16 @@ def apply(
     features: Floats,
     outcome: Bytes,
     start: int,
+    stop: int,
     alpha: float,
     epsilon: float,
 ) -> int:
-    """Apply operations from `start` on; returns the first one not applied, for want of room in the pools.
+    """Apply operations from `start` to `stop`; returns the first one not applied, for want of room in the pools.
 
     Columns have one entry per operation; f is a row of `features` [k, F], or −1 for zeros. (u, v) of an arc
     is u → v; the kernel does both sides of an undirected edge.
     """
-    for i in range(start, len(kind)):
+    for i in range(start, stop):
         _look_ahead(g, u, v, i)
         if kind[i] == ADD_ROW:
             add_row(g, u[i], f[i], features)
@@ -67,7 +68,7 @@ def apply(
                 g.counters[LOST_ADDS] += 1
         if outcome[i] == NOTHING:
             g.counters[NOTHING_DONE] += 1
-    return len(kind)
+    return stop
 
 
 @inline
@@ -82,13 +83,12 @@ def _look_ahead(g: GraphArrays, u: Rows, v: Rows, i: int) -> None:
             prefetch(g.X, row)
             prefetch(g.H, row)
             prefetch(g.R, row)
-            prefetch(g.norm, row)
-            prefetch(g.inverse, row)
+            prefetch(g.beside, row)
         ask_for(g.rows, near, far)
         ask_for(g.columns, far, near)
 
 
-@kernel
+@inline
 def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     """A new node on a free row: absorbing, so H = X and R = 0."""
     g.counters[VISITED] += 1
@@ -98,9 +98,8 @@ def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
         g.H[u, c] = x
         g.R[u, c] = 0
         g.P[u, c] = 0
-    g.weight_sum[u] = 0
+    set_weight_sum(g, u, 0.0)
     g.weight_ref[u] = 0
-    g.inverse[u] = 0
     g.self_weight[u] = 0
     g.alive[u] = 1
     g.announced[u] = 0
@@ -109,7 +108,7 @@ def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
     mark_dirty(g, u, FEATURES_CHANGED)
 
 
-@kernel
+@inline
 def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float) -> int:
     """R_u += α(x' − x)"""
     g.counters[VISITED] += 1
@@ -122,7 +121,7 @@ def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float
     if not changed:
         return NOTHING
     mark_dirty(g, u, FEATURES_CHANGED)
-    wake(g, u, largest(g.R, u), epsilon)
+    look_at(g, u, largest(g.R, u), epsilon)
     return APPLIED
 
 
@@ -208,8 +207,7 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
     g.X[v] = 0
     g.H[v] = 0
     g.R[v] = 0
-    g.weight_sum[v] = 0
-    g.inverse[v] = 0
+    set_weight_sum(g, v, 0.0)
     g.self_weight[v] = 0
     g.alive[v] = 0
     g.generation[v] += 1

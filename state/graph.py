@@ -269,13 +269,14 @@ class GraphState:
             np.array(staged.f, np.int32),
             features,
         )
-        outcome = np.zeros(len(staged.kind), np.uint8)
+        count = len(staged.kind)
+        outcome = np.zeros(count, np.uint8)
         done = 0
         while True:
             done = apply(
-                self.arrays, not self.rules.directed, *columns, outcome, done, self.alpha, self.epsilon
+                self.arrays, not self.rules.directed, *columns, outcome, done, count, self.alpha, self.epsilon
             )
-            if done == len(outcome):
+            if done == count:
                 break
             self.arrays = grow_arcs(self.arrays)
         overflow = (staged.event[i] for i in np.flatnonzero(outcome == OVERFLOW).tolist())

@@ -101,7 +101,9 @@ class KernelGraph:
         outcome = np.full(len(ops), 255, np.uint8)
         done = 0
         while True:
-            done = apply(self.g, not self.directed, *columns, outcome, done, self.alpha, self.epsilon)
+            done = apply(
+                self.g, not self.directed, *columns, outcome, done, len(ops), self.alpha, self.epsilon
+            )
             if done == len(ops):
                 return [OUTCOMES[o] for o in outcome.tolist()]
             self.g = grow_arcs(self.g)
