@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dgdm.diffusion.apply import REMOVE_ARC, SET_ARC, apply
+from dgdm.diffusion.apply import FULL, REMOVE_ARC, SET_ARC, change_arc, look_ahead
 from dgdm.diffusion.arrays import ARCS, EDGES, MOVED, GraphArrays, allocate, grow_arcs
 from dgdm.diffusion.compile import kernel
 from dgdm.diffusion.push import push
@@ -104,41 +104,38 @@ def publish_all(g: GraphArrays) -> None:
 
 
 class Scratch(NamedTuple):
-    """What the loop below needs beside the graph, for batches of `size`."""
+    """What the loop below needs beside the graph."""
 
-    none: Any  # [size]
-    features: Any
-    outcome: Any  # [size]
     chosen: Any  # [n]
     generations: Any  # [n]
     vectors: Any  # [n, F']
 
 
-def scratch_for(g: GraphArrays, size: int) -> Scratch:
-    """For a graph, and batches of that size."""
+def scratch_for(g: GraphArrays) -> Scratch:
+    """For a graph."""
     n = len(g.alive)
-    return Scratch(
-        np.full(size, -1, np.int32),
-        np.zeros((0, 1), np.float32),
-        np.zeros(size, np.uint8),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-        np.zeros((n, g.H.shape[1]), np.float32),
-    )
+    return Scratch(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros((n, g.H.shape[1]), np.float32))
 
 
 @kernel
 def stream(
-    g: GraphArrays, s: Scratch, kind: Any, u: Any, v: Any, w: Any, alpha: float, epsilon: float, tau: float
+    g: GraphArrays,
+    s: Scratch,
+    kind: Any,
+    ends: Any,
+    w: Any,
+    size: int,
+    alpha: float,
+    epsilon: float,
+    tau: float,
 ) -> int:
     """Edge events in batches: apply, push, decide, acknowledge, as the pipeline does. Vectors published."""
     published = 0
-    for start in range(0, len(u), len(s.none)):
-        end = min(start + len(s.none), len(u))
-        size = end - start
-        columns = kind[start:end], u[start:end], v[start:end], w[start:end], s.none[:size]
-        done = apply(g, True, *columns, s.features, s.outcome[:size], 0, alpha, epsilon)
-        assert done == size
+    for start in range(0, len(ends), size):
+        for i in range(start, min(start + size, len(ends))):
+            look_ahead(g, ends, i, False)
+            outcome = change_arc(g, True, kind[i], ends[i, 0], ends[i, 1], w[i], alpha, epsilon)
+            assert outcome != FULL
         push(g, alpha, epsilon, 1 << 60)
         count = select_moved(g, tau, len(s.chosen), s.chosen)
         for i in range(count):
@@ -153,3 +150,8 @@ def stream(
 def kinds(events: Events) -> Any:
     """The kernels' names for what the events do."""
     return np.where(events.w > 0, SET_ARC, REMOVE_ARC).astype(np.uint8)
+
+
+def ends(events: Events) -> Any:
+    """Both rows of each event [k, 2]."""
+    return np.stack([events.u, events.v], axis=1)

@@ -18,7 +18,7 @@ from .arrays import (
     Rows,
 )
 from .compile import inline, kernel
-from .repair import mark_dirty, mark_moved, repair_arc, wake
+from .repair import look_at, mark_dirty, mark_moved, repair_arc, set_weight_sum
 from .vector import largest, prefetch
 
 # what may be done to an arc
@@ -38,15 +38,14 @@ def look_ahead(g: GraphArrays, ends: Rows, i: int, turned: bool) -> None:
             prefetch(g.X, row)
             prefetch(g.H, row)
             prefetch(g.R, row)
-            prefetch(g.norm, row)
-            prefetch(g.inverse, row)
+            prefetch(g.beside, row)
     if i + 4 < len(ends) and ends[i + 4, 0] >= 0 and ends[i + 4, 1] >= 0:
         u, v = (ends[i + 4, 1], ends[i + 4, 0]) if turned else (ends[i + 4, 0], ends[i + 4, 1])
         ask_for(g.rows, u, v)
         ask_for(g.columns, v, u)
 
 
-@kernel
+@inline
 def add_row(g: GraphArrays, u: int, x: Floats) -> None:
     """A new node on a free row: absorbing, so H = X [F] and R = 0."""
     g.counters[VISITED] += 1
@@ -56,9 +55,8 @@ def add_row(g: GraphArrays, u: int, x: Floats) -> None:
         g.H[u, c] = value
         g.R[u, c] = 0
         g.P[u, c] = 0
-    g.weight_sum[u] = 0
+    set_weight_sum(g, u, 0.0)
     g.weight_ref[u] = 0
-    g.inverse[u] = 0
     g.self_weight[u] = 0
     g.alive[u] = 1
     g.announced[u] = 0
@@ -67,7 +65,7 @@ def add_row(g: GraphArrays, u: int, x: Floats) -> None:
     mark_dirty(g, u, ID_CHANGED | FEATURES_CHANGED)
 
 
-@kernel
+@inline
 def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float) -> int:
     """R_u += α(x' − x)"""
     g.counters[VISITED] += 1
@@ -80,7 +78,7 @@ def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float
     if not changed:
         return NOTHING
     mark_dirty(g, u, FEATURES_CHANGED)
-    wake(g, u, largest(g.R, u), epsilon)
+    look_at(g, u, largest(g.R, u), epsilon)
     return APPLIED
 
 
@@ -172,8 +170,7 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
     g.X[v] = 0
     g.H[v] = 0
     g.R[v] = 0
-    g.weight_sum[v] = 0
-    g.inverse[v] = 0
+    set_weight_sum(g, v, 0.0)
     g.self_weight[v] = 0
     g.alive[v] = 0
     g.generation[v] += 1

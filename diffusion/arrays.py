@@ -18,6 +18,7 @@ from .memory import SPACE, in_place, longer, zeros
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Rows = NDArray[np.int32]
+Index = int | np.unsignedinteger[Any]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -108,7 +109,8 @@ class GraphArrays(NamedTuple):
     moved_mark: Bytes
     rows: Adjacency
     columns: Adjacency
-    inverse: Doubles  # [n]: 1 / weight_sum, or 0; beside R, all that a push asks of a neighbour
+    beside: Bytes  # [n, 8]: `inverse` and `norm`, what a push asks of a neighbour beside its R
+    inverse: Floats  # [n]: 1 / weight_sum where float32 holds it well, else 0
     norm: Floats  # [n]: |R|∞ of a pending row, or what it was when last above ε; 0 for all others
     stored_chunks: Rows  # chunks of arcs the store holds
     pending: Rows
@@ -131,17 +133,21 @@ OF_A_ROW = (
     "unknown",
     "dirty",
     "moved_mark",
+    "inverse",
+    "norm",
 )
 VECTORS = ("X", "H", "R", "P")
+BESIDE = np.dtype([("inverse", np.float32), ("norm", np.float32)])
 LISTS = ("stored_chunks", "pending", "work", "moved", "dirty_rows")
 
 
 def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
     """An empty graph with room for `rows` nodes."""
     width = -(-features // LANES) * LANES
-    room = min(np.iinfo(np.int32).max, SPACE // (16 * width + 88))
+    room = min(np.iinfo(np.int32).max, SPACE // (16 * width + 92))
     record = zeros((rows, RECORD.itemsize), np.uint8, room)
-    known = _views(record)
+    beside = zeros((rows, BESIDE.itemsize), np.uint8, room)
+    known = _views(record, beside)
     vectors: dict[str, Any] = {name: zeros((rows, width), np.float32, room) for name in VECTORS}
     lists: dict[str, Any] = {name: zeros((rows,), np.int32, room) for name in LISTS}
     side = _empty_pool(known, "row")
@@ -152,8 +158,7 @@ def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
         record=record,
         rows=side,
         columns=_empty_pool(known, "column") if directed else side,
-        inverse=zeros((rows,), np.float64, room),
-        norm=zeros((rows,), np.float32, room),
+        beside=beside,
         step=zeros((width,), np.float32, width),
         exact_row=np.zeros(width),
         sizes=np.zeros(8, np.int64),
@@ -163,8 +168,8 @@ def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
 
 def grow_rows(g: GraphArrays, rows: int) -> GraphArrays:
     """The same graph with room for `rows` nodes; `g` is not to be used again."""
-    grown = {name: longer(getattr(g, name), rows) for name in (*VECTORS, *LISTS, "record", "inverse", "norm")}
-    known = _views(grown["record"])
+    grown = {name: longer(getattr(g, name), rows) for name in (*VECTORS, *LISTS, "record", "beside")}
+    known = _views(grown["record"], grown["beside"])
     side = _with_lists(g.rows, known, "row")
     return g._replace(
         **grown,
@@ -180,9 +185,11 @@ def grow_arcs(g: GraphArrays) -> GraphArrays:
     return g._replace(rows=side, columns=side if g.columns is g.rows else _larger_pool(g.columns))
 
 
-def _views(record: Bytes) -> dict[str, NDArray[Any]]:
-    known = record.view(RECORD)[:, 0]
-    return {name: known[name] for name in RECORD.names or ()}
+def _views(record: Bytes, beside: Bytes) -> dict[str, NDArray[Any]]:
+    known, asked = record.view(RECORD)[:, 0], beside.view(BESIDE)[:, 0]
+    return {name: known[name] for name in RECORD.names or ()} | {
+        name: asked[name] for name in ("inverse", "norm")
+    }
 
 
 def _with_lists(a: Adjacency, known: dict[str, NDArray[Any]], side: str) -> Adjacency:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar, cast
 
@@ -12,31 +13,23 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _digest() -> str:
-    """Of all sources of this room."""
-    sources = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".py"))
-    return hashlib.sha256(
-        b"".join(files(__package__).joinpath(name).read_bytes() for name in sources)
-    ).hexdigest()
-
-
-_SOURCES = _digest()
+@cache
+def _digest(room: str) -> str:
+    """Of all sources of a package."""
+    sources = sorted(file.name for file in files(room).iterdir() if file.name.endswith(".py"))
+    return hashlib.sha256(b"".join(files(room).joinpath(name).read_bytes() for name in sources)).hexdigest()
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    compiled = numba.njit(
-        nogil=True,
-        cache=True,
-        boundscheck=False,
-        error_model="numpy",
-        _nrt=False,  # kernels allocate nothing; counting references to some forty arrays costs more than they do
-        **options,
-    )(function)
+    # Kernels allocate nothing: counting references to some forty arrays would cost more than what they do.
+    options |= {"_nrt": False}
+    compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)(function)
     # Machine code holds what a kernel calls in other files too, but Numba stamps it with the kernel's own file.
-    cache = getattr(compiled, "_cache", None)  # there is none with NUMBA_DISABLE_JIT
-    if cache is not None:
-        file = cache._cache_file  # noqa: SLF001 - Numba offers no other way to the stamp
-        file._source_stamp = (file._source_stamp, _SOURCES)  # noqa: SLF001 - the same
+    kept = getattr(compiled, "_cache", None)  # there is none with NUMBA_DISABLE_JIT
+    if kept is not None:
+        file = kept._cache_file  # noqa: SLF001 - Numba offers no other way to the stamp
+        room = function.__module__.rpartition(".")[0]
+        file._source_stamp = (file._source_stamp, _digest(__package__), _digest(room))  # noqa: SLF001 - the same
     return cast("Function", compiled)
 
 

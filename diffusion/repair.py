@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import ARCS_CHANGED, DIRTY, MOVED, PENDING, VISITED, GraphArrays
+from .arrays import ARCS_CHANGED, DIRTY, MOVED, PENDING, VISITED, GraphArrays, Index
 from .compile import inline, kernel
 from .vector import largest, move_toward, prefetch
 
 AHEAD = 16  # arcs: rows asked for before they are needed
+SMALL, LARGE = 2.0**-64, 2.0**64
 
 
 @inline
-def wake(g: GraphArrays, u: int, norm: np.float32, epsilon: float) -> None:
-    """Keep the invariant of `pending` after R_u changed; its norm now."""
-    if norm > epsilon:
-        if g.norm[u] == 0:
-            g.pending[g.sizes[PENDING]] = u
-            g.sizes[PENDING] += 1
-        g.norm[u] = norm
+def wake(g: GraphArrays, u: Index, norm: np.float32) -> None:
+    """Row u, whose |R|∞ is above ε, is pending."""
+    if g.norm[u] == 0:
+        prefetch(g.record, u)
+        g.pending[g.sizes[PENDING]] = u
+        g.sizes[PENDING] += 1
+    g.norm[u] = norm
+
+
+@inline
+def look_at(g: GraphArrays, u: int, norm: np.float32, epsilon: float) -> None:
+    """Keep the invariant of `pending` after R_u became what it is."""
+    if norm > np.float32(epsilon):
+        wake(g, u, norm)
 
 
 @inline
@@ -43,6 +51,13 @@ def mark_moved(g: GraphArrays, u: int) -> None:
         g.sizes[MOVED] += 1
 
 
+@inline
+def set_weight_sum(g: GraphArrays, u: int, total: float) -> None:
+    """W_u, and its inverse where neither it nor a product with it leaves the middle of float32."""
+    g.weight_sum[u] = total
+    g.inverse[u] = 1 / total if SMALL < total < LARGE else 0.0
+
+
 @kernel
 def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
     """R_u from its definition, in float64: O(degree·F). Returns how far the maintained one was off."""
@@ -59,9 +74,8 @@ def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
         total += w
         for f in range(len(exact)):
             exact[f] += w * g.H[v, f]
-    g.weight_sum[u] = total
+    set_weight_sum(g, u, total)
     g.weight_ref[u] = total
-    g.inverse[u] = 1 / total if end > begin else 0.0
     drift = np.float32(0)
     for f in range(len(exact)):
         mean = exact[f] / total if end > begin else np.float64(g.H[u, f])
@@ -84,10 +98,9 @@ def repair_arc(
     # One arc is too few, and half the largest sum too little, for the mean to be trusted: ask the definition.
     if g.rows.length[u] <= 1 or total < g.weight_ref[u] / 2:
         rebuild_row(g, u, alpha)
-        wake(g, u, largest(g.R, u), epsilon)
+        look_at(g, u, largest(g.R, u), epsilon)
         return
     g.counters[VISITED] += 2
-    g.weight_sum[u] = total
+    set_weight_sum(g, u, total)
     g.weight_ref[u] = max(g.weight_ref[u], total)
-    g.inverse[u] = 1 / total
-    wake(g, u, move_toward(g.X, g.H, g.R, u, v, alpha, change / total), epsilon)
+    look_at(g, u, move_toward(g.X, g.H, g.R, u, v, alpha, change / total), epsilon)

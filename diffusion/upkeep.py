@@ -15,8 +15,8 @@ from .arrays import (
     GraphArrays,
     Rows,
 )
-from .compile import kernel
-from .repair import AHEAD, mark_dirty, mark_moved, rebuild_row, wake
+from .compile import inline, kernel
+from .repair import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
 from .vector import largest, largest_difference, prefetch
 
 
@@ -31,7 +31,7 @@ def scrub(
         u = u + 1 if u + 1 < used else 0
         if g.alive[u] == 1:
             drift = max(drift, rebuild_row(g, u, alpha))
-            wake(g, u, largest(g.R, u), epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
             g.counters[SCRUBBED] += 1
     return u, drift
 
@@ -42,7 +42,7 @@ def rebuild(g: GraphArrays, used: int, alpha: float, epsilon: float) -> None:
     for u in range(used):
         if g.alive[u] == 1:
             rebuild_row(g, u, alpha)
-            wake(g, u, largest(g.R, u), epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
 
 
 @kernel
@@ -50,10 +50,10 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
     """Put every row above ε in `pending`."""
     for u in range(used):
         if g.alive[u] == 1:
-            wake(g, u, largest(g.R, u), epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
 
 
-@kernel
+@inline
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
 
@@ -100,7 +100,7 @@ def largest_gap(g: GraphArrays) -> np.float32:
     return m
 
 
-@kernel
+@inline
 def acknowledge(g: GraphArrays, rows: Rows, generations: Rows, vectors: Floats) -> None:
     """P := what consumers now hold, where the row still belongs to the same node."""
     for i in range(len(rows)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
@@ -25,7 +25,12 @@ LINE = 64  # bytes of a line of the cache
 FLAGS = ("nnan", "ninf", "nsz")  # what is not finite was refused at the door; no order of a sum changes
 
 
-@intrinsic
+def emitted(generator: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of kernels whose machine code is generated; its arguments but the first are those of the function."""
+    return cast("Callable[..., Any]", intrinsic(generator))
+
+
+@emitted
 def prefetch(typing: Any, array: Any, u: Any) -> Any:
     """Ask for row u, or for the line of entry u, before it is needed."""
 
@@ -41,7 +46,7 @@ def prefetch(typing: Any, array: Any, u: Any) -> Any:
     return types.void(array, u), generate
 
 
-@intrinsic
+@emitted
 def largest(typing: Any, array: Any, u: Any) -> Any:
     """max |row u|"""
 
@@ -53,7 +58,7 @@ def largest(typing: Any, array: Any, u: Any) -> Any:
     return types.float32(array, u), generate
 
 
-@intrinsic
+@emitted
 def largest_difference(typing: Any, a: Any, b: Any, u: Any) -> Any:
     """max |row u of a − row u of b|"""
 
@@ -65,7 +70,7 @@ def largest_difference(typing: Any, a: Any, b: Any, u: Any) -> Any:
     return types.float32(a, b, u), generate
 
 
-@intrinsic
+@emitted
 def add_scaled(typing: Any, array: Any, t: Any, d: Any, c: Any) -> Any:
     """Row t += c·d, d [F']; max |row t|"""
 
@@ -81,7 +86,7 @@ def add_scaled(typing: Any, array: Any, t: Any, d: Any, c: Any) -> Any:
     return types.float32(array, t, d, types.float32), generate
 
 
-@intrinsic
+@emitted
 def take(typing: Any, r: Any, h: Any, u: Any, d: Any, scale: Any, damped: Any) -> Any:
     """H_u += scale·R_u; d = damped·scale·R_u; R_u = 0"""
 
@@ -99,7 +104,7 @@ def take(typing: Any, r: Any, h: Any, u: Any, d: Any, scale: Any, damped: Any) -
     return types.void(r, h, u, d, types.float32, types.float32), generate
 
 
-@intrinsic
+@emitted
 def move_toward(typing: Any, x: Any, h: Any, r: Any, u: Any, v: Any, alpha: Any, theta: Any) -> Any:
     """R_u += θ(ρ_v − R_u) with ρ_v = α(X_u − H_u) + (1−α)(H_v − H_u), in float64; max |R_u|"""
 

@@ -11,17 +11,17 @@ from dgdm.diffusion import adjacency, compaction, upkeep
 from dgdm.diffusion import push as pushing
 from dgdm.diffusion.apply import (
     ADD_ARC,
-    ADD_ROW,
     APPLIED,
     FULL,
     LOST,
     NOTHING,
     OVERFLOW,
     REMOVE_ARC,
-    REMOVE_ROW,
     SET_ARC,
-    SET_FEATURES,
-    apply,
+    add_row,
+    change_arc,
+    remove_row,
+    set_features,
 )
 from dgdm.diffusion.arrays import (
     ARCS,
@@ -59,14 +59,7 @@ if TYPE_CHECKING:
 
     import naive
 
-KINDS = {
-    "add": ADD_ROW,
-    "features": SET_FEATURES,
-    "remove": REMOVE_ROW,
-    "set": SET_ARC,
-    "grow": ADD_ARC,
-    "unset": REMOVE_ARC,
-}
+ARC_KINDS = {"set": SET_ARC, "grow": ADD_ARC, "unset": REMOVE_ARC}
 OUTCOMES = {APPLIED: "APPLIED", NOTHING: "NOTHING", LOST: "LOST", OVERFLOW: "OVERFLOW", FULL: "FULL"}
 UNLIMITED = 1 << 60  # arc updates
 
@@ -84,27 +77,25 @@ class KernelGraph:
 
     def run(self, ops: Sequence[naive.Op]) -> list[str]:
         """Apply a batch without pushing; the outcome of each."""
-        given = [op.x for op in ops if op.x is not None]
-        features = np.array(given, np.float32).reshape(len(given), self.features)
-        places = iter(range(len(given)))
-        columns = (
-            np.array([KINDS[op.kind] for op in ops], np.uint8),
-            np.array([op.u for op in ops], np.int32),
-            np.array([op.v for op in ops], np.int32),
-            np.array([op.w for op in ops], np.float32),
-            np.array([-1 if op.x is None else next(places) for op in ops], np.int32),
-            features,
-        )
         self.used = max([self.used, *(op.u + 1 for op in ops if op.kind == "add")])
         if self.used > self.room:
             self.g = grow_rows(self.g, max(self.used, 2 * self.room))
-        outcome = np.full(len(ops), 255, np.uint8)
-        done = 0
-        while True:
-            done = apply(self.g, not self.directed, *columns, outcome, done, self.alpha, self.epsilon)
-            if done == len(ops):
-                return [OUTCOMES[o] for o in outcome.tolist()]
+        return [OUTCOMES[self._run(op)] for op in ops]
+
+    def _run(self, op: naive.Op) -> int:
+        x = np.zeros(self.features, np.float32) if op.x is None else np.array(op.x, np.float32)
+        if op.kind == "add":
+            add_row(self.g, op.u, x)
+            return APPLIED
+        if op.kind == "features":
+            return int(set_features(self.g, op.u, x, self.alpha, self.epsilon))
+        if op.kind == "remove":
+            remove_row(self.g, not self.directed, op.u, self.alpha, self.epsilon)
+            return APPLIED
+        change = ARC_KINDS[op.kind], op.u, op.v, np.float32(op.w), self.alpha, self.epsilon
+        while (outcome := int(change_arc(self.g, not self.directed, *change))) == FULL:
             self.g = grow_arcs(self.g)
+        return outcome
 
     def push(self, budget: int = UNLIMITED) -> int:
         """Pending rows that are left."""
