@@ -87,6 +87,8 @@ WORKER: Final = "`dgdm worker`, and `dgdm up` once its topics are there, end wit
 SECOND: Final = "A second SIGTERM or Ctrl-C ends a worker at once, with 1; that is as safe as kill -9."
 
 WAYS: Final = {
+    "float32_floor": "Coarser accuracy or smaller features: [tuning](tuning.md).",
+    "group_offsets": "Nothing but lag tools needs it. For them: read on the group, as [operating](operating.md) says.",
     "fenced": "Nothing, when a standby took over. Else find the second worker.",
     "lease_wait": "A standby waits with it, every start for a moment. For long: another worker serves, or the store is away.",
     "outage": "The worker exits with 75: its supervisor starts it again.",
@@ -94,7 +96,7 @@ WAYS: Final = {
     "refused": "Read the message: starting again will not help. [Operating](operating.md#when-it-refuses-to-start).",
     "serving": "The graph is restored and served.",
     "state": "Its field `state` is what `dgdm doctor --ready` says.",
-    "stopped_without_checkpoint": "Nothing is lost; the next start takes longer.",
+    "stopped_early": "Nothing is lost; the next start takes longer.",
     "store_setting": "A setting of the store that can lose data after a crash of its machine: change it.",
     "store_unavailable": "It serves on, and tries again. See to the store before the changed rows reach `dirty_rows`.",
     "store_went_back": "It writes the whole graph anew. Why did the store lose what it had acknowledged?",
