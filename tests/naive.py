@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED = 1, 2, 4
+FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED, ID_CHANGED = 1, 2, 4, 8
 CHUNK = 256
 
 
@@ -111,7 +111,7 @@ class Graph:
         self.announced.discard(u)
         self.unknown.discard(u)
         self.moved.add(u)
-        self.dirty[u] |= FEATURES_CHANGED
+        self.dirty[u] |= ID_CHANGED | FEATURES_CHANGED
         return "APPLIED"
 
     def set_features(self, u: int, x: np.ndarray | None) -> str:

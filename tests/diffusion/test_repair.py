@@ -179,7 +179,6 @@ def test_what_changes_nothing_is_told_apart() -> None:
     outcomes = kernel.run(ops)
     assert outcomes == [twin.apply(op) for op in ops]
     assert outcomes == ["NOTHING"] * 3 + ["APPLIED", "LOST", "APPLIED", "OVERFLOW", "APPLIED"]
-    assert (kernel.counter("no_ops"), kernel.counter("lost_adds")) == (3, 1)
     assert largest_difference(kernel, twin) <= 1e-6
 
 
