@@ -17,7 +17,7 @@ async def pipeline(given: argparse.Namespace) -> dict[str, Any]:
     """Rate, latency and recovery of the whole pipeline."""
     from .pipeline import measure  # noqa: PLC0415 - each benchmark pays for itself
 
-    return await measure(given.nodes, given.edges, given.seconds)
+    return await measure(given)
 
 
 async def soak(given: argparse.Namespace) -> dict[str, Any]:
@@ -43,9 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=sorted(NAMES), help="which one")
     parser.add_argument("--json", action="store_true", help="one JSON object on one line")
-    parser.add_argument("--nodes", type=int, default=100_000, help="pipeline: of the graph")
-    parser.add_argument("--edges", type=int, default=500_000, help="pipeline: of the graph")
+    parser.add_argument("--nodes", type=int, default=1_000_000, help="pipeline: of the graph")
+    parser.add_argument("--edges", type=int, default=5_000_000, help="pipeline: of the graph")
+    parser.add_argument("--rate", type=int, default=50_000, help="pipeline: events per second to sustain")
     parser.add_argument("--seconds", type=int, default=60, help="pipeline: of sustained load")
+    parser.add_argument("--steady", type=int, default=5_000, help="pipeline: events per second for latency")
+    parser.add_argument("--steady-seconds", type=int, default=30, help="pipeline: of load for latency")
     parser.add_argument("--minutes", type=float, default=0.0, help="soak: of everything at once")
     parser.add_argument("--kills", type=int, default=0, help="soak: SIGKILLs under load, at the end")
     parser.add_argument("--seed", type=int, help="soak: of events, moments and delays")

@@ -139,10 +139,8 @@ class GraphState:
         """Rows above ε."""
         return int(self.arrays.sizes[PENDING])
 
-    def apply(
-        self, values: Sequence[bytes | None], *, push: bool = True, deadline: Deadline | None = None
-    ) -> Applied:
-        """Apply a batch of records, push what it woke, scrub a few rows. What is refused is not in the sequence."""
+    def apply(self, values: Sequence[bytes | None], *, push: bool = True) -> Applied:
+        """Apply a batch of records, scrub a few rows, push what woke. What is refused is not in the sequence."""
         columns, refused = columns_of(values)
         batch = new_batch(len(values), self.rules.features, self.peak)
         self._apply(columns, batch)
@@ -154,7 +152,7 @@ class GraphState:
             self._scrub()
             compact(self.arrays, self.used)
         if push:
-            self.push(deadline)
+            self.push()
         return Applied(sorted(refused, key=itemgetter(0)), self.sequence)
 
     def push(self, deadline: Deadline | None = None) -> bool:
