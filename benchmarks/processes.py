@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dgdm.connections import connect_store
 from dgdm.settings import Settings
 from dgdm.state.lifecycle import WorkerState
 
@@ -76,18 +75,11 @@ class Worker:
         self._process.wait()
 
     def wait(self) -> None:
-        """Until its lease says that it serves."""
-        store = connect_store(self._settings)
-        try:
-            while True:
-                if self._process.poll() is not None:
-                    raise SystemExit("the worker ended: see its log")
-                held = store.lease()
-                if held is not None and held.state == WorkerState.SERVING and self.metrics():
-                    return
-                time.sleep(0.05)
-        finally:
-            store.close()
+        """Until it serves."""
+        while self.metrics().get(f'dgdm_worker_state{{state="{WorkerState.SERVING}"}}') != 1:
+            if self._process.poll() is not None:
+                raise SystemExit("the worker ended: see its log")
+            time.sleep(0.05)
 
     def resident(self) -> int:
         """Bytes of memory."""
