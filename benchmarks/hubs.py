@@ -71,4 +71,3 @@ def _round(graph: GraphState, random: Any, leaves: int, count: int) -> float:
         graph.apply(records)
         publish(graph)
     return count / (time.perf_counter() - begun)
-

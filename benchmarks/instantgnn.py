@@ -6,11 +6,9 @@ that. Its threshold is set by trial until its error is that of the kernels, or a
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +91,9 @@ def _compared(binary: Path, folder: Path, case: Case) -> dict[str, Any]:
     rmax = case.accuracy / float(np.maximum(case.x, 0).sum(axis=0).mean())
     for _ in range(TRIALS):
         ours, peer = _trial(binary, folder, case, rmax, exact, exact_of_peer)
-        tell(f"batch {case.size}: InstantGNN errs by {peer.error:.4f} at rmax {rmax:.3g}, ours by {ours.error:.4f}")
+        tell(
+            f"batch {case.size}: InstantGNN errs by {peer.error:.4f} at rmax {rmax:.3g}, ours by {ours.error:.4f}"
+        )
         if NEAR[0] <= peer.error / ours.error <= NEAR[1]:
             break
         rmax *= 1.1 * ours.error / peer.error
@@ -126,8 +126,9 @@ def _trial(
     with answering(command) as peer:
         solve_of_peer = float(peer.answer())
         for turn, inserts in enumerate(case.rounds):
-            rates = len(inserts) / _our_seconds(g, inserts, case), len(inserts) / _its_seconds(
-                peer, folder, inserts, case
+            rates = (
+                len(inserts) / _our_seconds(g, inserts, case),
+                len(inserts) / _its_seconds(peer, folder, inserts, case),
             )
             for side, rate in zip(seen, rates, strict=True):
                 if turn > 0:
@@ -144,9 +145,7 @@ def _our_seconds(g: GraphArrays, inserts: Any, case: Case) -> float:
     events = Events(inserts[:, 0], inserts[:, 1], np.ones(len(inserts), np.float32))
     kind, both, scratch = kinds(events), ends(events), scratch_for(g)
     begun = time.perf_counter()
-    stream(
-        g, scratch, kind, both, events.w, case.size, ALPHA, ALPHA * case.accuracy / 2, case.accuracy / 2
-    )
+    stream(g, scratch, kind, both, events.w, case.size, ALPHA, ALPHA * case.accuracy / 2, case.accuracy / 2)
     return time.perf_counter() - begun
 
 

@@ -34,6 +34,7 @@ from .pipes import answering
 
 NODES, EDGES, FEATURES, ACCURACY = 100_000, 500_000, 64, 0.01
 QUICK = (500, 2_500)
+COARSER = 0.03  # against InstantGNN: its batches add an error of their own, that no threshold takes away
 ROUNDS, EVENTS = 5, 20_000
 TOLERANCE = 1e-6  # of the exact answer
 OTHER = Path(__file__).with_name("torch_peer.py")
@@ -44,9 +45,10 @@ def measure(
     torch_python: Path | None, checkout: Path | None, eigen: Path | None, *, quick: bool
 ) -> dict[str, Any]:
     """What is not given is not compared, and `absent` says so."""
-    figures = {"features": FEATURES, "accuracy": ACCURACY, "alpha": ALPHA}
+    figures: dict[str, Any] = {"features": FEATURES, "accuracy": ACCURACY, "alpha": ALPHA}
     figures |= _recomputes(torch_python, quick=quick)
-    goals, absent = {}, []
+    goals: dict[str, Any] = {}
+    absent: list[str] = []
     if torch_python is None:
         absent.append("torch and PyG: --torch-python names an interpreter that has them")
     else:
@@ -56,7 +58,7 @@ def measure(
         absent.append("InstantGNN: --instantgnn names a checkout")
     else:
         x = unit_rows(np.random.default_rng(3), QUICK[0] if quick else NODES, FEATURES)
-        found = instantgnn.compare(checkout, eigen, x, ACCURACY, quick=quick)
+        found = instantgnn.compare(checkout, eigen, x, COARSER, quick=quick)
         figures["instantgnn"] = found
         for size, times in TIMES_INSTANTGNN.items():
             seen = found[f"batch {size}"]["times_instantgnn"]["median"]
@@ -128,7 +130,13 @@ def _ways(
         yield ways, known
         return
     with tempfile.TemporaryDirectory(prefix="dgdm-bench-") as folder:
-        held = {"data": single.data, "indices": single.indices, "indptr": single.indptr, "x": x, "exact": exact}
+        held = {
+            "data": single.data,
+            "indices": single.indices,
+            "indptr": single.indptr,
+            "x": x,
+            "exact": exact,
+        }
         for name, array in held.items():
             np.save(Path(folder, f"{name}.npy"), array)
         with answering([str(torch_python), str(OTHER), folder, str(error), str(ALPHA)]) as other:

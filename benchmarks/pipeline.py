@@ -28,6 +28,7 @@ from dgdm.schemas.embeddings import Embedding
 from dgdm.settings import Settings
 
 from . import servers
+from .figures import goal
 
 FEATURES, ACCURACY = 32, 0.01
 SUSTAINED, STEADY = 10_000, 2_000  # events/s
@@ -60,13 +61,11 @@ async def measure(nodes: int, edges: int, seconds: int) -> dict[str, Any]:
         "nodes": len(found.exact),
     }
     goals = {
-        "sustained_events_per_s": _goal(figures["sustained_events_per_s"], SUSTAINED, at_least=True),
-        "lag_growth_per_s": _goal(figures["lag_growth_per_s"], SUSTAINED / 100, at_least=False),
-        "p99_ms_read_uncommitted": _goal(
-            figures["latency_ms"]["read_uncommitted"]["p99"], 25, at_least=False
-        ),
-        "recovery_s": _goal(figures["recovery_s"], 8, at_least=False),
-        "max_error": _goal(max(found.certificate.error), ACCURACY, at_least=False),
+        "sustained_events_per_s": goal(figures["sustained_events_per_s"], SUSTAINED, at_least=True),
+        "lag_growth_per_s": goal(figures["lag_growth_per_s"], SUSTAINED / 100, at_least=False),
+        "p99_ms_read_uncommitted": goal(figures["latency_ms"]["read_uncommitted"]["p99"], 25, at_least=False),
+        "recovery_s": goal(figures["recovery_s"], 8, at_least=False),
+        "max_error": goal(max(found.certificate.error), ACCURACY, at_least=False),
     }
     return {**figures, "goals": goals, "holds": bool(found.holds) and all(g["holds"] for g in goals.values())}
 
@@ -206,11 +205,3 @@ def _spread(values: list[Any]) -> dict[str, float]:
         return {"samples": 0}
     p50, p99, top = np.percentile(values, [50, 99, 100])
     return {"samples": len(values), "p50": round(p50, 2), "p99": round(p99, 2), "max": round(top, 2)}
-
-
-def _goal(figure: float, goal: float, *, at_least: bool) -> dict[str, Any]:
-    return {
-        "figure": float(figure),
-        "goal": goal,
-        "holds": bool(figure >= goal if at_least else figure <= goal),
-    }

@@ -25,6 +25,6 @@ def touch_rows(array: Floats, rows: Rows, step: Floats) -> np.float32:
 
 def rows_per_second(g: GraphArrays, rows: Rows) -> float:
     """Of R, these rows."""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     touch_rows(g.R, rows, g.step)
-    return len(rows) / (time.perf_counter() - begun)
+    return len(rows) / (time.thread_time() - begun)
