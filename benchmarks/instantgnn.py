@@ -89,6 +89,7 @@ def _compared(binary: Path, folder: Path, case: Case) -> dict[str, Any]:
     _write_graph(folder, case)
     # It counts in sums of a column's positive features, of which this is the usual one.
     rmax = case.accuracy / float(np.maximum(case.x, 0).sum(axis=0).mean())
+    before = None
     for _ in range(TRIALS):
         ours, peer = _trial(binary, folder, case, rmax, exact, exact_of_peer)
         tell(
@@ -96,7 +97,7 @@ def _compared(binary: Path, folder: Path, case: Case) -> dict[str, Any]:
         )
         if NEAR[0] <= peer.error / ours.error <= NEAR[1]:
             break
-        rmax *= 1.1 * ours.error / peer.error
+        before, rmax = (rmax, peer.error), _nearer(rmax, peer.error, before, 1.1 * ours.error)
     times = [o / p for o, p in zip(ours.events_per_s, peer.events_per_s, strict=True)]
     return {
         "nodes": len(case.x),
@@ -111,6 +112,14 @@ def _compared(binary: Path, folder: Path, case: Case) -> dict[str, Any]:
         "instantgnn_events_per_s": spread(peer.events_per_s),
         "times_instantgnn": spread(times),
     }
+
+
+def _nearer(rmax: float, error: float, before: tuple[float, float] | None, wanted: float) -> float:
+    """The next threshold: its error is taken for a power of it, as the last two trials say, or in proportion."""
+    power = 1.0
+    if before is not None and before[0] != rmax:
+        power = float(np.log(error / before[1]) / np.log(rmax / before[0]))
+    return float(rmax * (wanted / error) ** (1 / min(1.0, max(0.2, power))))
 
 
 def _trial(

@@ -34,7 +34,6 @@ from .pipes import answering
 
 NODES, EDGES, FEATURES, ACCURACY = 100_000, 500_000, 64, 0.01
 QUICK = (500, 2_500)
-COARSER = 0.03  # against InstantGNN: its batches add an error of their own, that no threshold takes away
 ROUNDS, EVENTS = 5, 20_000
 TOLERANCE = 1e-6  # of the exact answer
 OTHER = Path(__file__).with_name("torch_peer.py")
@@ -58,7 +57,7 @@ def measure(
         absent.append("InstantGNN: --instantgnn names a checkout")
     else:
         x = unit_rows(np.random.default_rng(3), QUICK[0] if quick else NODES, FEATURES)
-        found = instantgnn.compare(checkout, eigen, x, COARSER, quick=quick)
+        found = instantgnn.compare(checkout, eigen, x, ACCURACY, quick=quick)
         figures["instantgnn"] = found
         for size, times in TIMES_INSTANTGNN.items():
             seen = found[f"batch {size}"]["times_instantgnn"]["median"]
