@@ -1,4 +1,4 @@
-"""What is made of the code: the pages of settings, metrics and messages, and the JSON Schemas."""
+"""What is made of the code: pages of settings, metrics, messages and benchmarks, and the JSON Schemas."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from dgdm.benchmarks.page import page as benchmarks_page
 from dgdm.schemas.reasons import Reason
 from dgdm.settings import Frozen, Settings, Unit, allowed
 from dgdm.telemetry import Metrics
@@ -120,6 +121,7 @@ def generated() -> dict[str, str]:
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
         "messages.md": messages_page(),
+        "benchmarks.md": benchmarks_page(),
     }
     schemas = {
         f"schemas/{name}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
