@@ -22,8 +22,7 @@ class Cpu(NamedTuple):
     """CPU seconds so far."""
 
     loop: float  # of the worker's event loop: client libraries, encoding, the pipeline itself
-    kernel: float  # of its kernel thread
-    threads: float  # of its other threads: the store's client
+    threads: dict[int, float]  # of its other threads: the kernel's, and those of the store's client
     stages: dict[str, float]  # of the kernel thread, as the worker counts them
     broker: float
     redis: float
@@ -36,14 +35,15 @@ class Cpu(NamedTuple):
             return round((now - then) * 1e6 / max(1, events), 2)
 
         stages = {name: each(now, before.stages.get(name, 0.0)) for name, now in self.stages.items()}
-        kernel = each(self.kernel, before.kernel)
+        threads = sorted(each(now, before.threads.get(name, 0.0)) for name, now in self.threads.items())
+        kernel = threads.pop()  # the busiest
         return {
             "worker_kernel_thread": {
                 **stages,
                 "checkpoint_gather_and_rest": round(kernel - sum(stages.values()), 2),
             },
             "worker_loop_and_client_libraries": each(self.loop, before.loop),
-            "worker_store_threads": each(self.threads, before.threads),
+            "worker_store_threads": round(sum(threads), 2),
             "broker": each(self.broker, before.broker),
             "redis": each(self.redis, before.redis),
             "load": each(self.load, before.load),
@@ -104,7 +104,6 @@ class Worker:
             int(t.name): _seconds(t / "stat") for t in Path(f"/proc/{self._process.pid}/task").iterdir()
         }
         loop = threads.pop(self._process.pid)
-        kernel = max(threads.values(), default=0.0)  # the busiest of the others
         stages = {
             name.split('"')[1]: value
             for name, value in self.metrics().items()
@@ -112,8 +111,7 @@ class Worker:
         }
         return Cpu(
             loop,
-            kernel,
-            sum(threads.values()) - kernel,
+            threads,
             stages,
             _seconds(Path(f"/proc/{broker}/stat")),
             _seconds(Path(f"/proc/{redis}/stat")),
