@@ -42,8 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before Hypothesis' own plugin reads it. A seed, not `derandomize`: it can be changed and printed.
     if config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(SEED)
-    # As in the background of a script: children would inherit it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a script: children would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -268,7 +268,7 @@ async def test_the_headers_of_every_dead_letter_fit() -> None:
     for reason in Reason:
         for value in (b"v", b"v" * 1_000_000):
             record = Record(3, 41, 0, b"k", value, [("trace", b"1")])
-            await sink.put("dgdm.events", record, InvalidEvent(reason, "what was wrong: ü"))
+            await sink.put("dgdm.events", [(record, InvalidEvent(reason, "what was wrong: ü"))])
     await sink.flush()
     letters = [{name: content.decode() for name, content in one.headers} for one in kept.messages]
     assert {letter["dgdm-error"] for letter in letters} == set(Reason)

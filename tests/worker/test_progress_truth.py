@@ -12,6 +12,7 @@ from processes import WorkerProcess, read_all
 from streams import producer, some_events
 
 from dgdm.connections import connect_log
+from dgdm.log.topics import plans
 from dgdm.settings import Settings
 
 SAMPLED = 60  # progress records, evenly
@@ -27,9 +28,11 @@ async def test_every_progress_record_is_true(settings: Settings, tmp_path: Path,
     given = settings.model_copy(update=PACES[pace] | {"batch": 20, "progress_interval": 0.0})
     log = connect_log(given)
     try:
-        topics = (given.events_topic, given.embeddings_topic, given.progress_topic, given.dead_letters_topic)
-        for topic in topics:
-            await log.create(topic, 1, {"cleanup.policy": "delete", "retention.ms": "-1"})
+        names = (given.events_topic, given.embeddings_topic, given.progress_topic)
+        for plan in plans(*names, given.dead_letters_topic):
+            await log.create(
+                plan.name, 1, {**plan.config, "min.cleanable.dirty.ratio": "1"}
+            )  # nothing is forgotten
     finally:
         await log.close()
     async with producer(given) as events:

@@ -124,7 +124,7 @@ def test_a_mistake_in_the_settings_shows_no_secret(tmp_path: Path) -> None:
     secret = {"DGDM_KAFKA_PASSWORD": "open-sesame", "DGDM_STORE": "redis://:open-sesame@localhost/0"}
     for mistake, words in (
         ({"DGDM_FEATURES": "4", "DGDM_ACCURACY": "0.1,0.2"}, "accuracy has 2 columns"),
-        ({"DGDM_FEATURES": "-4"}, "got '-4'"),
+        ({"DGDM_FEATURES": "-4"}, "features = '-4' (from DGDM_FEATURES)"),
         ({"DGDM_CONFIG": str(tmp_path / "dgdm.toml")}, "kafka_passwort"),
     ):
         done = CliRunner().invoke(app, ["worker"], env=secret | mistake)
@@ -208,7 +208,8 @@ async def test_permissions_one_after_the_other(redis_url: str, tmp_path: Path) -
             (TOPIC, plain.progress_topic, READ),
             (TOPIC, plain.embeddings_topic, READ),
             (TOPIC, plain.events_topic, READ),
-            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}", WRITE),
+            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}-0", WRITE),
+            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}-1", WRITE),
             (TOPIC, plain.embeddings_topic, WRITE),
             (TOPIC, plain.progress_topic, WRITE),
         ):

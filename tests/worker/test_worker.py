@@ -82,7 +82,7 @@ async def test_a_standby_takes_over(settings: Settings, tmp_path: Path, fault: s
         with WorkerProcess(settings.model_copy(update={"encoding": "json"}), tmp_path) as old:
             await old.serves()
             with WorkerProcess(settings, tmp_path) as new:
-                await new.says("lease_wait", "holds the lease")
+                await new.says("lease_wait", "holds it")
                 await send_slowly(events, some_events(1, 1000))
                 await events.visible(60)
                 assert not new.said("state")
