@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dgdm.diffusion.arrays import FILLED, SLAB_BITS
 from dgdm.state.graph import GraphState
 
 from .figures import at_most, resident, spread, tell, with_goals
@@ -53,6 +54,8 @@ def held(nodes: int, arcs: int) -> dict[str, Any]:
         "resident_mb": round(resident(), 1),
         "interpreter_mb": round(before, 1),
         "raw_arrays_mb": round(raw / MEGA, 1),
+        "pool_of_arcs_mb": round((int(g.rows.pool[FILLED]) << (SLAB_BITS + 3)) / MEGA, 1),
+        "lists_in_it_mb": round(8 * int(g.rows.capacity.sum()) / MEGA, 1),
         "ids_mb": round(sum(array.nbytes for array in graph.ids) / MEGA, 1),
         "rows_mb": round((g.record.shape[1] + g.beside.shape[1] + 5 * 4) * nodes / MEGA, 1),
     }

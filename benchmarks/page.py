@@ -31,7 +31,9 @@ TORCH = """\
 at commit c9fc32b, `--eigen DIR` the folder that holds `Eigen/Dense`. A full recompute starts at X and takes as many steps
 as lead to the measured error of what our consumers hold. InstantGNN diffuses with D^-1/2 A D^-1/2 and knows no weights:
 each side is measured against its own exact answer, after the same inserts into the same graph, each from its own solve;
-its threshold is set by trial until the errors are equal. It may use both cores; the kernels use one.
+its threshold is set by trial until the errors are equal. In its matrix what the neighbours of a hub may keep can add up
+at the hub, by up to the root of its degree, and the largest error over all nodes sees it: part of the distance comes from
+the target, not from the code. It may use both cores; the kernels use one.
 """
 KERNEL = """\
 The roofline is the rate at which rows of R, drawn at random, can be read, changed and written with the same vector code

@@ -43,7 +43,7 @@ def kernel(function: Function) -> Function:
 
 
 def inner(function: Function) -> Function:
-    """For kernels only: a way in from Python takes longer to compile than most of what it leads to."""
+    """For kernels only, Python would crash: a way in from there takes longer to compile than most it leads to."""
     return _compiled(function, no_cpython_wrapper=True)
 
 
