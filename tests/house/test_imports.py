@@ -27,6 +27,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "state": {"schemas", "diffusion"},
     "consumers": {"schemas", "log"},
     "producers": {"schemas", "log", "consumers"},  # a producer waits for its own events in the progress topic
+    "tpu": {"diffusion"},
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
@@ -47,7 +48,10 @@ ONLY_IN: dict[str, set[str]] = {
     "aiokafka": {"log"},
     "redis": {"state"},
     "numba": {"diffusion"},
-    "scipy": {"diffusion", "examples"},  # the demo certifies with a solution of its own
+    "scipy": {"diffusion", "examples", "tpu"},  # the demo certifies with a solution of its own
+    "ai_edge_litert": {"tpu"},
+    "pymetis": {"tpu"},
+    "sklearn": {"examples"},
     "sqlite3": {"log", "state"},
     "typer": {"cli"},
     "rich": {"cli", "examples"},
