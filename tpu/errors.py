@@ -24,6 +24,7 @@ class BusyError(TpuError):
 class FaultKind(StrEnum):
     """How a device fails; the label of the fault counter."""
 
+    BUSY = "busy"  # another process has it
     START = "start"  # the process, the delegate or the model does not come up
     ERROR = "error"  # invoke answers with an error
     HANG = "hang"  # no answer within the watchdog's time; the process was killed

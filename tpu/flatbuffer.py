@@ -120,6 +120,16 @@ class FileBuilder:
         self._graph.operators.append(entry)
         return output
 
+    def custom(self, name: str, inputs: list[int], output: int, payload: bytes) -> int:
+        """An operator of a delegate's own."""
+        entry = self._schema.OperatorT()
+        entry.opcodeIndex = self._code("CUSTOM", 1)
+        self._model.operatorCodes[entry.opcodeIndex].customCode = name
+        entry.inputs, entry.outputs = np.asarray(inputs, np.int32), np.asarray([output], np.int32)
+        entry.customOptions = np.frombuffer(payload, np.uint8)
+        self._graph.operators.append(entry)
+        return output
+
     def build(self) -> bytes:
         """The file."""
         signature = self._schema.SignatureDefT()
@@ -136,7 +146,7 @@ class FileBuilder:
         if key not in self._codes:
             code = self._schema.OperatorCodeT()
             code.builtinCode = getattr(self._schema.BuiltinOperator, name)
-            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # one byte
             code.version = version
             self._model.operatorCodes.append(code)
             self._codes[key] = len(self._model.operatorCodes) - 1
