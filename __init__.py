@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .schemas.progress import Progress
     from .schemas.reasons import InvalidEvent
     from .streaming import Changes, StreamingDGDM
+    from .tpu.edge import EdgeTPU
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "AddEdge": "schemas.events",
     "AddNode": "schemas.events",
     "Changes": "streaming",
+    "EdgeTPU": "tpu.edge",
     "Embedding": "schemas.embeddings",
     "EmbeddingStream": "consumers.embeddings",
     "EmbeddingTable": "consumers.embeddings",
@@ -53,6 +55,7 @@ __all__ = [
     "AddEdge",
     "AddNode",
     "Changes",
+    "EdgeTPU",
     "Embedding",
     "EmbeddingStream",
     "EmbeddingTable",

@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from dgdm.tpu.device import Patience
 from dgdm.tpu.model import ModelFile
 from dgdm.tpu.runtime import load_flatbuffers, load_schema
 
 HERE = Path(__file__).parent
+QUICK = Patience(first_pause=0.001, longest_pause=0.001, most_faults=1_000_000)
+WATCHDOG = 0.2
+"""Seconds."""
 
 
 @functools.cache

@@ -7,14 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from mockedgetpu import Bus, have_c_compiler, library
+from mockedgetpu import QUICK, WATCHDOG, Bus, have_c_compiler, library
 
-from dgdm.tpu.device import Device, DeviceState, Patience
+from dgdm.tpu.device import Device, DeviceState
 from dgdm.tpu.edge import open_accelerator
 from dgdm.tpu.metrics import TpuMetrics
-
-QUICK = Patience(first_pause=0.001, longest_pause=0.001, most_faults=1_000_000)
-WATCHDOG = 0.2
 
 
 @pytest.fixture(autouse=True)

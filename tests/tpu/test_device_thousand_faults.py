@@ -29,7 +29,7 @@ def left_behind() -> dict[str, int]:
         ours |= {pid for pid, _, parent in fields if parent in ours}
     maps = Path("/proc/self/maps").read_text()
     return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "shared memory": maps.count("memfd:dgdm") + maps.count("/dev/shm"),
         "processes": len(ours),
         "zombies": sum(pid in ours and state == "Z" for pid, state, _ in fields),
