@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from .discovery import DEAD_BELOW, Machine, discover, driverless, owner, resolve, temperature
 from .errors import BusyError, MissingRuntimeError
 from .lock import DeviceLock
+from .process import LIBRARY
 from .runtime import load_runtime
 
 PROBE_TIMEOUT = 30.0
@@ -91,6 +92,14 @@ def diagnose(
     finally:
         if lock is not None:
             lock.release()
+
+
+def survey(
+    library: str = LIBRARY, machine: Machine | None = None, environment: Mapping[str, str] | None = None
+) -> list[tuple[str, Diagnosis]]:
+    """Every device of this machine with its diagnosis; the CPU when there is none."""
+    paths = [info.spec for info in discover(machine)] or (["pci:0"] if driverless(machine) else ["cpu"])
+    return [(path, diagnose(path, library, machine, environment)) for path in paths]
 
 
 def _look(device_path: str, machine: Machine) -> Diagnosis | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self, TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 from .accelerator import Accelerator, Cpu
 from .compiler import compile_model
@@ -18,10 +17,8 @@ from .metrics import TpuMetrics
 from .model import ModelFile, read_model
 from .network import Floats
 from .power import parse_limit, plan
-from .process import Launch
+from .process import LIBRARY, Launch
 from .rows import RowModel
-
-LIBRARY: Final = "libedgetpu.1.dylib" if sys.platform == "darwin" else "libedgetpu.so.1"
 
 
 class Options(TypedDict, total=False):

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from .arena import Arena, layout
 from .errors import DeviceFaultError, FaultKind
 from .model import Raw, TensorSpec
 
+LIBRARY: Final = "libedgetpu.1.dylib" if sys.platform == "darwin" else "libedgetpu.so.1"
+"""The delegate's usual name."""
 KILL_TIMEOUT = 5.0
 """Seconds until a killed process must be gone; one that waits in the kernel for a sick device may not be."""
 NOISE = 1 << 20

@@ -33,7 +33,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "audit": LOWER | {"connections"},
     "producing": {"settings", "connections", "producers"},
     "exporting": {"settings", "connections", "consumers"},
-    "doctor": LOWER | {"connections"},
+    "doctor": LOWER | {"connections", "tpu"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},

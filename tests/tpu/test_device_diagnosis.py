@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from mockedgetpu import Bus, apex, library, usb
 
 from dgdm.tpu import diagnosis
 from dgdm.tpu.device import Device
-from dgdm.tpu.diagnosis import Condition, Diagnosis, diagnose, reset_advice
+from dgdm.tpu.diagnosis import Condition, Diagnosis, diagnose, reset_advice, survey
 from dgdm.tpu.discovery import Machine
 from dgdm.tpu.errors import MissingRuntimeError
 from dgdm.tpu.lock import DeviceLock
@@ -194,6 +195,31 @@ def test_a_device_that_does_not_start_says_why(open_device: Callable[..., Device
     device = open_device("/dev/apex_0", ready=False, machine=machine, library="libnothing.so.1")
     assert device.wait(DeviceState.BACKING_OFF, timeout=60)
     assert "install libedgetpu and libusb-1.0" in str(device.last_fault)
+
+
+def test_a_survey_of_the_machine(bus: Bus, machine: Machine, tmp_path: Path) -> None:
+    usb(machine.sysfs, "2-1")
+    said = dict(survey(library(), machine, bus.environment))
+    assert {path: found.condition for path, found in said.items()} == {
+        "pci:0": Condition.OK,
+        "usb:0": Condition.NO_DEVICE,
+    }
+    ((path, bare),) = survey(library(), Machine(tmp_path / "bare"))
+    assert path == "cpu"
+    assert bare.ok
+
+
+def test_doctor_tells_what_models_run_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dgdm", "doctor", "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    (tpu,) = [finding for finding in json.loads(done.stdout) if finding["what"] == "tpu"]
+    assert tpu["message"].startswith("cpu: the CPU, by ai_edge_litert") or ":0: " in tpu["message"]
 
 
 def test_advice_names_the_device(machine: Machine) -> None:
