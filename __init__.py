@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from .schemas.progress import Progress
     from .schemas.reasons import InvalidEvent
     from .streaming import Changes, StreamingDGDM
+    from .tpu.calibration import CalibrationData
     from .tpu.edge import EdgeTPU
+    from .tpu.quantizer import AdaptiveQuantizer
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: a service that only produces or consumes does not pay for the kernels.
 _HOMES = {
+    "AdaptiveQuantizer": "tpu.quantizer",
     "AddEdge": "schemas.events",
     "AddNode": "schemas.events",
+    "CalibrationData": "tpu.calibration",
     "Changes": "streaming",
     "EdgeTPU": "tpu.edge",
     "Embedding": "schemas.embeddings",
@@ -52,8 +56,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdaptiveQuantizer",
     "AddEdge",
     "AddNode",
+    "CalibrationData",
     "Changes",
     "EdgeTPU",
     "Embedding",

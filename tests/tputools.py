@@ -46,7 +46,7 @@ def int8_twin(
     for layer, span in zip(network.layers, ranges[1:], strict=True):
         s_out, z_out = steps(span)
         w = layer.weight.astype(np.float64)
-        s_w = np.maximum(1e-30, np.abs(w).max(axis=1) / 127)
+        s_w = np.maximum(np.abs(layer.bias) / s_in / 2**30, np.abs(w).max(axis=1) / 127)
         s_out = max(s_out, s_in * s_w.max() / 128)  # a layer that never woke has no range
         w_int = np.rint(w / s_w[:, None]).astype(np.int64)
         bias = np.rint(layer.bias / (s_w * s_in)).astype(np.int64)

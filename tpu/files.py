@@ -111,9 +111,9 @@ def _coarse_enough(held: Scale, layer: Dense, precision: Precision, x: Scale) ->
 
 
 def quantized_weights(
-    weight: NDArray[Any], largest: int, finest: float = 1e-30
+    weight: NDArray[Any], largest: int, finest: NDArray[np.float64] | float = 1e-30
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """weight [out, in] as integers in ±largest, and the scale [out] of each row, not below `finest`."""
+    """weight [out, in] as integers in ±largest, and the scale [out] of each row, not below `finest` [out]."""
     scale = np.maximum(np.abs(weight).max(axis=1, initial=0.0) / largest, finest)
     return np.clip(np.rint(weight / scale[:, None]), -largest, largest).astype(np.int8), scale
 
@@ -122,11 +122,13 @@ def _integer_layer(
     b: FileBuilder, i: int, layer: Dense, precision: Precision, x: int, scales: tuple[float, float], y: int
 ) -> int:
     x_scale, y_scale = scales
-    finest = y_scale / x_scale * 2.0**-30
+    # a bias counts in steps of weight times input: with 2^30 of them there is room for the products
+    finest = np.maximum(
+        y_scale / x_scale * 2.0**-30, np.abs(layer.bias.astype(np.float64)) / x_scale * 2.0**-30
+    )
     weight, scale = quantized_weights(layer.weight.astype(np.float64), LARGEST[precision], finest)
     out, width = weight.shape
-    # 2^30 leaves room for the products that are added to it
-    bias = np.clip(np.rint(layer.bias / (scale * x_scale)), -(2**30), 2**30)
+    bias = np.rint(layer.bias / (scale * x_scale))
     kind = "int64" if precision is Precision.INT16 else "int32"
     bias_number = b.tensor(f"b{i}", (out,), kind, scale * x_scale, data=bias)
     if precision is Precision.INT4:

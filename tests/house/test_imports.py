@@ -37,7 +37,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
-    "examples": LOWER | {"streaming", "connections"},
+    "examples": LOWER | {"streaming", "connections", "tpu"},
     "cli": LOWER | COMMANDS | {"streaming", "connections", "telemetry", "worker", "examples"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming", "tpu"},  # lazily: see the last tests

@@ -13,7 +13,7 @@ from tputools import int8_of, int8_twin, ranges_of, some_network
 from dgdm.tpu.errors import ModelError
 from dgdm.tpu.files import Precision, float_file, integer_file, parse, read_float_file, scale_of
 from dgdm.tpu.model import CpuModel, from_raw, read_model, require_finite, to_raw
-from dgdm.tpu.network import PRESETS, preset
+from dgdm.tpu.network import PRESETS, network_of, preset
 from dgdm.tpu.opcheck import Verdict, check
 from dgdm.tpu.runtime import load_runtime
 
@@ -44,6 +44,16 @@ def test_an_int8_file_gives_what_its_twin_gives(widths: list[int], rows: int, se
     q = random.integers(-128, 128, model.inputs[0].shape).astype(np.int8)
     expected, off = int8_twin(network, ranges, q.reshape(rows, -1))
     assert (np.abs(model.invoke(q)[0].reshape(rows, -1).astype(int) - expected) <= off).all()
+
+
+@pytest.mark.parametrize("kind", [Precision.INT8, Precision.INT16])
+def test_a_channel_without_weights_gives_its_bias(kind: Precision) -> None:
+    weights = [np.eye(4, 3) * [1, 1, 0], np.eye(4)]
+    network = network_of("n", weights, [np.array([0.0, 0, 40, 0.001]), np.zeros(4)])
+    x = np.random.default_rng(1).uniform(0, 0.01, (8, 3)).astype(np.float32)
+    got = run(int8_of(network, x, rows=8, precisions=[kind] * 2), x)
+    np.testing.assert_allclose(got[:, 2], 40, rtol=0.01)
+    np.testing.assert_allclose(got[:, 3], 0.001, atol=0.1)
 
 
 @pytest.mark.parametrize("name", PRESETS)
