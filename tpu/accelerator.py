@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -30,7 +32,7 @@ class Accelerator(Protocol):
         """Make a model ready. Raises ModelError."""
 
     def unload(self, digest: str) -> None:
-        """Forget it."""
+        """Forget it, once this was called as often as `load`."""
 
     def run(self, digest: str, x: Raw, check: Check | None = None) -> Answer:
         """One invocation of a loaded model; outputs that fail the check are a fault of the device."""
@@ -43,6 +45,29 @@ class Accelerator(Protocol):
         """Give everything back; may be called twice."""
 
 
+class Uses:
+    """How often each model was loaded. For any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def first(self, digest: str) -> bool:
+        """One more; whether it is the first."""
+        with self._lock:
+            self._counts[digest] += 1
+            return self._counts[digest] == 1
+
+    def last(self, digest: str) -> bool:
+        """One less; whether none is left."""
+        with self._lock:
+            self._counts[digest] -= 1
+            if self._counts[digest] > 0:
+                return False
+            del self._counts[digest]
+            return True
+
+
 class Cpu:
     """The CPU of this process."""
 
@@ -51,18 +76,20 @@ class Cpu:
         self._metrics = metrics or TpuMetrics()
         self._threads = threads
         self._models: dict[str, CpuModel] = {}
+        self._uses = Uses()
 
     def load(self, model: ModelFile) -> Signature:
         """Make a model ready. Raises ModelError."""
         digest = model.digest
-        if digest not in self._models:
-            self._models[digest] = CpuModel(model.content, self._threads)
-        loaded = self._models[digest]
+        loaded = self._models.get(digest) or CpuModel(model.content, self._threads)
+        if self._uses.first(digest):
+            self._models[digest] = loaded
         return loaded.inputs[0], loaded.outputs
 
     def unload(self, digest: str) -> None:
-        """Forget it."""
-        self._models.pop(digest, None)
+        """Forget it, once this was called as often as `load`."""
+        if self._uses.last(digest):
+            self._models.pop(digest, None)
 
     def run(self, digest: str, x: Raw, check: Check | None = None) -> Answer:  # noqa: ARG002 - nobody to fall back to
         """One invocation."""

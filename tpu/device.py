@@ -17,7 +17,7 @@ from typing import Final, Self
 import numpy as np
 import structlog
 
-from .accelerator import Answer, Check, Cpu, Signature
+from .accelerator import Answer, Check, Cpu, Signature, Uses
 from .discovery import Target, first_trip_point, is_present, temperature
 from .errors import BusyError, DeviceFaultError, FaultKind, ModelError
 from .lock import DeviceLock
@@ -95,6 +95,7 @@ class Device:
         self._process = self._new_process()
         self._changed = threading.Condition()  # all that follows
         self._models: dict[str, ModelFile] = {}  # that the device is to have
+        self._uses = Uses()
         self._loaded: set[str] = set()  # that it has
         self._refused: set[str] = set()  # that it would not take since it was started
         self._waiting = 0
@@ -114,6 +115,7 @@ class Device:
             raise ModelError(f"{self.name} runs compiled files only: put edgetpu_compiler on PATH")
         known = self._cpu.load(model)
         with self._changed:
+            self._uses.first(model.digest)
             self._models[model.digest] = model
             ready = self.state is DeviceState.READY
         if ready:  # else the thread that brings the device up finds it
@@ -122,11 +124,12 @@ class Device:
         return known
 
     def unload(self, digest: str) -> None:
-        """Forget a model."""
+        """Forget a model, once this was called as often as `load`."""
         with self._changed:
-            self._models.pop(digest, None)
-            loaded = digest in self._loaded
-        if loaded:
+            last = self._uses.last(digest)
+            if last:
+                self._models.pop(digest, None)
+        if last and digest in self._loaded:
             with self._using:
                 try:
                     self._process.unload(digest)

@@ -31,6 +31,7 @@ class RowModel:
         self._golden = golden_of(model.content)
         self.features_in, self.features_out = shape[-1], made[-1]
         self.batch = shape[-2] - 1
+        self._closed = False
         self.by_device = self.by_cpu = 0  # rows, by who answered
 
     def run(self, x: Floats) -> Floats:
@@ -61,4 +62,6 @@ class RowModel:
 
     def close(self) -> None:
         """Unload it; may be called twice."""
-        self._accelerator.unload(self.digest)
+        if not self._closed:
+            self._closed = True
+            self._accelerator.unload(self.digest)
