@@ -18,7 +18,7 @@ from .metrics import TpuMetrics
 from .model import ModelFile, Raw, require_finite
 from .network import Floats
 from .partition import MAX_ROWS, PartitionStrategy, partition
-from .region import Region, coupling_of
+from .region import Coupling, Region, coupling_of
 from .resolvent import COLUMNS
 
 FLOOR = 2.5e-5
@@ -112,17 +112,17 @@ class TpuCluster:
         """
         x = _checked(graph, alpha, accuracy)
         p = transition(graph.rows, graph.targets, graph.weights, len(x))
-        regions = self._bake(p, alpha)
+        regions: list[Region] = []
         try:
+            self._bake(p, alpha, regions)
             return _iterate(self._threads, regions, p, x, alpha, accuracy)
         finally:
             for region in regions:
                 region.close()
 
-    def _bake(self, p: sparse.csr_array, alpha: float) -> list[Region]:
+    def _bake(self, p: sparse.csr_array, alpha: float, regions: list[Region]) -> None:
         parts = sorted(partition(p, self._max_rows, self._strategy), key=len, reverse=True)
         work = [0.0] * len(self._accelerators)
-        regions = []
         for rows in parts:  # the largest first, each to whom has the least so far
             least = min(range(len(work)), key=work.__getitem__)
             work[least] += float(len(rows)) ** 2
@@ -137,7 +137,6 @@ class TpuCluster:
                     metrics=self._metrics,
                 )
             )
-        return regions
 
 
 def _checked(graph: ArcGraph, alpha: float, accuracy: float) -> Floats:
@@ -169,16 +168,16 @@ def _iterate(
     alpha: float,
     accuracy: float,
 ) -> Diffused:
-    couplings = [coupling_of(p, region.rows, alpha) for region in regions]
-    touched = [np.append(g.rows, c.boundary) for g, c in zip(regions, couplings, strict=True)]
+    # what a region does to its neighbours is for them to settle: they do it at the same time
+    inner = [_alone(coupling_of(p, region.rows, alpha)) for region in regions]
     p32 = p.astype(np.float32)
     h, passes, sweeps = x.copy(), 0, 0
     r = _residual(p32, x, h, alpha)
     # a little less than what is promised: float64 has the last word
     while float(np.abs(r).max(initial=0.0)) > 0.98 * alpha * accuracy:
         jobs = [
-            threads.submit(region.settle, coupling, r[rows])
-            for region, coupling, rows in zip(regions, couplings, touched, strict=True)
+            threads.submit(region.settle, coupling, r[region.rows])
+            for region, coupling in zip(regions, inner, strict=True)
         ]
         tried = h.copy()
         for region, job in zip(regions, jobs, strict=True):
@@ -199,6 +198,12 @@ def _iterate(
     if bound > accuracy:
         raise TpuError(f"the bound stays at {bound:.3g}: float32 carries these features no further")
     return Diffused(h, bound, passes, sweeps, len(regions))
+
+
+def _alone(coupling: Coupling) -> Coupling:
+    """As if nobody pointed into the region."""
+    n = coupling.matrix.shape[1]
+    return Coupling(coupling.matrix[:n].tocsr(), np.empty(0, np.int64))
 
 
 def _residual(p: sparse.csr_array, x: Floats, h: Floats, alpha: float) -> Floats:
