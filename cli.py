@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn
 
+from . import model_commands, tpu_commands
 from .log.interface import LogError
 from .settings import Settings
 from .state.store import StoreError
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 topics = typer.Typer(help="Create or check the topics of a graph.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
+app.add_typer(model_commands.app, name="model")
+app.add_typer(tpu_commands.app, name="tpu")
 
 LogUrl = Annotated[str | None, typer.Option("--log", help="kafka://host:port or sqlite:///path [DGDM_LOG]")]
 StoreUrl = Annotated[

@@ -38,7 +38,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "pipeline": LOWER | {"telemetry"},
     "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
     "examples": LOWER | {"streaming", "connections", "tpu"},
-    "cli": LOWER | COMMANDS | {"streaming", "connections", "telemetry", "worker", "examples"},
+    "options": {"tpu"},
+    "model_commands": {"options", "telemetry", "tpu"},
+    "tpu_commands": {"options", "tpu"},
+    "cli": LOWER
+    | COMMANDS
+    | {"streaming", "connections", "telemetry", "worker", "examples", "model_commands", "tpu_commands"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming", "tpu"},  # lazily: see the last tests
 }
@@ -53,8 +58,8 @@ ONLY_IN: dict[str, set[str]] = {
     "pymetis": {"tpu"},
     "sklearn": {"examples"},
     "sqlite3": {"log", "state"},
-    "typer": {"cli"},
-    "rich": {"cli", "examples"},
+    "typer": {"cli", "options", "model_commands", "tpu_commands"},
+    "rich": {"cli", "options", "examples"},
     "pydantic": {"settings", "cli"},
     "pydantic_settings": {"settings", "cli"},
 }
