@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 NUMBA_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dgdm/numba
 export NUMBA_CACHE_DIR PYTHON
 
-.PHONY: help setup demo test check bench mutants up clean
+.PHONY: help setup demo test check docs bench soak mutants up clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,11 +32,18 @@ check: $(INSTALLED)  ## style, types, and the tests about the repository itself
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/house
 
+docs: $(INSTALLED)  ## the pages and JSON Schemas that are made of the code
+	$(BIN)/python -m docs
+
 bench: $(INSTALLED)  ## the pipeline against real Kafka and Redis (ARGS="pipeline --json")
 	$(BIN)/python -m benchmarks $(or $(ARGS),pipeline)
 
+soak: $(INSTALLED)  ## everything at once, for long, with real Kafka and Redis (MINUTES=20); SIGKILLs under load (KILLS=50)
+	$(BIN)/python -m benchmarks soak --json $(if $(MINUTES)$(KILLS),,--minutes 20) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
+
 mutants: $(INSTALLED)  ## each known mistake turns its test red
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python tests/mutants $(ARGS)
 
 up: $(INSTALLED)  ## everything embedded, on this machine, no server (ARGS="--features 8")
 	$(BIN)/dgdm up $(ARGS)

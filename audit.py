@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .state.store import GraphStore
 
 ATTEMPTS = 5
+SHOWN = 10  # columns, or ids of a list
 
 
 class NothingToCertifyError(Exception):
@@ -52,6 +53,46 @@ class Audit:
     def holds(self) -> bool:
         """Whether every promise was kept."""
         return self.certificate.holds and not self.missing and not self.extra
+
+    def report(self) -> dict[str, Any]:
+        """All of it but the exact vectors, for scripts."""
+        return {
+            "holds": self.holds,
+            "error": self.certificate.error,
+            "bound": self.certificate.bound,
+            "accuracy": self.progress.accuracy,
+            "sequence": self.progress.sequence,
+            "nodes": len(self.exact),
+            "missing": self.missing[:SHOWN],
+            "extra": self.extra[:SHOWN],
+            "unchecked": self.unchecked,
+            "worst": self.certificate.worst,
+        }
+
+    def sentences(self) -> list[str]:
+        """The same for people."""
+        found, held = self.certificate, len(self.exact) - len(self.missing) - self.unchecked
+        columns = zip(found.error, found.bound, self.progress.accuracy, strict=True)
+        lines = [
+            f"column {number}: largest error {error:.4g}, promised {bound:.4g} (accuracy asked for: {accuracy:g})"
+            for number, (error, bound, accuracy) in enumerate(columns)
+        ]
+        if len(lines) > SHOWN:
+            lines[SHOWN:] = [f"… {len(lines) - SHOWN} more columns: --json has them all"]
+        nearest = ", ".join(f"{node} {share:.0%}" for node, share in found.worst)
+        lines.append(f"nearest to the promise: {nearest or 'no vectors'}")
+        for what, ids in (
+            ("missing from the topic", self.missing),
+            ("in the topic, not in the graph", self.extra),
+        ):
+            lines += [f"{what}: {len(ids)}, {', '.join(ids[:SHOWN])}"] if ids else []
+        if self.unchecked:
+            lines.append(f"{self.unchecked} nodes changed since that record and are not compared")
+        verdict = "THE PROMISE IS BROKEN" if not self.holds else "the promise is kept"
+        lines.append(
+            f"{verdict}: {held} vectors against the exact solution after {self.progress.sequence} events"
+        )
+        return lines
 
 
 async def audit(settings: Settings, *, from_log: bool = False) -> Audit:
@@ -85,10 +126,11 @@ async def _graph_at(
     await source.start()
     try:
         begin = await source.reader.beginning_offsets()
-        features = settings.features or len(progress.accuracy)
-        graph = GraphState(
-            rules_of(settings.model_copy(update={"features": features}), stored), settings.alpha
-        )
+        known: dict[str, Any] = {"features": settings.features or len(progress.accuracy)}
+        if stored is not None:  # what the worker was told, when it stored the graph
+            known |= {name: getattr(stored, name) for name in ("alpha", "directed", "aggregate")}
+        told = settings.model_copy(update=known)
+        graph = GraphState(rules_of(told, stored), told.alpha)
         start = begin
         if stored is not None and store is not None and any(begin.values()):
             if any(stored.event_offsets.get(p, 0) > end for p, end in progress.event_offsets.items()):
@@ -112,6 +154,11 @@ async def _graph_at(
                 staged = graph.stage(within, at)
                 graph.run(staged, push=False)
                 at = staged.consumed
+        if graph.sequence != progress.sequence:
+            raise NothingToCertifyError(
+                f"up to that progress record the log holds {graph.sequence} events that can be applied, and the worker "
+                f"applied {progress.sequence}: give certify the worker's settings (unknown_nodes, max_nodes, …)"
+            )
         return graph
     finally:
         await source.close()

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn
 
 from . import model_commands, tpu_commands
-from .log.interface import LogError
-from .settings import Settings
-from .state.store import StoreError
+from .options import (
+    Accuracy,
+    AsJson,
+    Features,
+    Graph,
+    LogUrl,
+    Set,
+    StoreUrl,
+    err,
+    fail,
+    load,
+    run,
+    say,
+    whole,
+    words,
+)
+from .settings import DEFAULT_STORE, Settings
 
-T = TypeVar("T")
-out, err = Console(), Console(stderr=True)
 app = typer.Typer(
     help="Embeddings of a moving graph, always fresh, with a proven error.",
+    epilog="Settings are flags, environment variables (DGDM_…) or lines of the TOML file that DGDM_CONFIG names; "
+    "docs/settings.md has them all. Exit codes: 0 done, 1 no (broken, not ready, bad lines), 2 a mistake, 130 Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,76 +45,23 @@ app.add_typer(topics, name="topics")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(tpu_commands.app, name="tpu")
 
-LogUrl = Annotated[str | None, typer.Option("--log", help="kafka://host:port or sqlite:///path [DGDM_LOG]")]
-StoreUrl = Annotated[
-    str | None, typer.Option("--store", help="redis://host:port/0 or sqlite:///path [DGDM_STORE]")
-]
-Graph = Annotated[str | None, typer.Option("--graph", help="name of the graph [DGDM_GRAPH]")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="any other setting: NAME=VALUE, may be repeated")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object, for scripts")]
-
-
-def fail(message: str, code: int = 2) -> typer.Exit:
-    """Say what is wrong and end."""
-    err.print(f"dgdm: {message}", style="red", markup=False, highlight=False)
-    return typer.Exit(code)
-
-
-def load(given: dict[str, Any], extra: list[str] | None) -> Settings:
-    """Settings from flags over environment over file; a mistake ends with a sentence."""
-    flags = {name: value for name, value in given.items() if value is not None}
-    for item in extra or []:
-        name, separator, value = item.partition("=")
-        if not separator or name not in Settings.model_fields:
-            raise fail(f"--set {item!r}: write NAME=VALUE with a name of docs/settings.md")
-        flags[name] = value
-    try:
-        return Settings(**flags)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        ]
-        raise fail("; ".join(lines)) from None
-    except ValueError as error:
-        raise fail(str(error)) from None
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine; what the log or the store refuses is a sentence, not a traceback."""
-    try:
-        return asyncio.run(main())  # type: ignore[arg-type]
-    except (LogError, StoreError) as error:
-        raise fail(str(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
 
 @app.command()
 def worker(
     log: LogUrl = None,
     store: StoreUrl = None,
     graph: Graph = None,
-    features: Annotated[int | None, typer.Option(help="feature columns per node")] = None,
-    accuracy: Annotated[
-        str | None, typer.Option(help="largest error: a number, or one per column: 0.1,0.2")
-    ] = None,
+    features: Features = None,
+    accuracy: Accuracy = None,
     extra: Set = None,
 ) -> None:
-    """The service: events in, embeddings out. A second one on the same graph stands by."""
-    from .telemetry import configure_logging
-    from .worker import Worker
+    """The service: events in, embeddings out, until SIGTERM or Ctrl-C. A second one on the same graph stands by.
 
+    The topics must be there: dgdm topics create. Exit codes: 0 stopped, 2 refused (starting again will not help),
+    3 another worker owns the graph, 75 log or store stayed away (start again).
+    """
     given = {"log": log, "store": store, "graph": graph, "features": features, "accuracy": accuracy}
-    settings = load(given, extra)
-    configure_logging(settings.log_level, settings.log_format)
-
-    async def main() -> int:
-        return int(await Worker(settings).run())
-
-    raise typer.Exit(run(main))
+    _serve(load(given, extra))
 
 
 @app.command()
@@ -110,17 +69,39 @@ def up(
     log: LogUrl = None,
     store: StoreUrl = None,
     graph: Graph = None,
-    features: Annotated[int | None, typer.Option(help="feature columns per node")] = None,
-    accuracy: Annotated[str | None, typer.Option(help="largest error: a number, or one per column")] = None,
+    features: Features = None,
+    accuracy: Accuracy = None,
     extra: Set = None,
 ) -> None:
-    """Everything in one place: topics made when missing, then a worker; embedded unless addresses are given."""
-    settings = load({"log": log, "store": store, "graph": graph}, extra)
+    """Everything in one place: topics made when missing, then a worker, until Ctrl-C.
+
+    Log and store are files in .dgdm of this folder unless addresses are given; started again, it goes on where it
+    was. The first time: dgdm up --features 8.
+    """
+    given = {"log": log, "store": store, "graph": graph, "features": features, "accuracy": accuracy}
+    settings = load(given, extra)
     run(lambda: _create(settings, 1))
-    out.print(
-        f"events go to {settings.log} {settings.events_topic}; embeddings come from {settings.embeddings_topic}"
-    )
-    worker(log, store, graph, features, accuracy, extra)
+    say(f"graph {settings.graph}: {settings.events_topic} → {settings.embeddings_topic} in {settings.log}")
+    say("In another terminal: dgdm produce FILE, dgdm tail, dgdm certify. Ctrl-C stops this one.")
+    _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    """A worker until it stops; ends with its exit code."""
+    from .telemetry import configure_logging
+    from .worker import Worker
+
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def main() -> int:
+        return int(await Worker(settings).run())
+
+    if settings.store == DEFAULT_STORE:
+        try:
+            Path(DEFAULT_STORE.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise fail(words(error)) from None
+    raise typer.Exit(run(main))
 
 
 async def _create(settings: Settings, partitions: int) -> list[tuple[str, bool]]:
@@ -150,19 +131,22 @@ def _plans(settings: Settings, partitions: int) -> list[Any]:
 def topics_create(
     log: LogUrl = None,
     partitions: Annotated[
-        int, typer.Option(min=1, help="of the events topic; more than 1 weakens the order")
+        int,
+        typer.Option(
+            parser=whole(1), metavar="N", help="of the events topic; more than 1 gives up the total order"
+        ),
     ] = 1,
     extra: Set = None,
 ) -> None:
-    """Create what is missing, with the right clean-up policies."""
+    """Create the topics that are missing, with the right clean-up policies; others are left as they are."""
     settings = load({"log": log}, extra)
     for name, created in run(lambda: _create(settings, partitions)):
-        out.print(f"{name}: {'created' if created else 'was there'}")
+        say(f"{name}: {'created' if created else 'was there'}")
 
 
 @topics.command("check")
 def topics_check(log: LogUrl = None, extra: Set = None) -> None:
-    """Say what is missing or wrong; exit code 1 when something is."""
+    """Say which topics are missing or have the wrong clean-up policy; exit code 1 when any has."""
     from .connections import connect_log
     from .log.topics import check_topics
 
@@ -177,24 +161,34 @@ def topics_check(log: LogUrl = None, extra: Set = None) -> None:
 
     problems = run(main)
     for problem in problems:
-        out.print(problem, markup=False)
+        say(problem)
     if problems:
         raise typer.Exit(1)
-    out.print("all topics are as they should be")
+    say("all topics are as they should be")
 
 
 @app.command()
 def produce(
-    files: Annotated[list[str], typer.Argument(help="files, .gz too; - is standard input")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="files, .gz too; - is standard input")],
     log: LogUrl = None,
     graph: Graph = None,
     kind: Annotated[
-        str | None, typer.Option("--format", help="jsonl, csv or msgpack; by extension otherwise")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="jsonl, csv or msgpack; by the file's extension otherwise, jsonl from standard input",
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="wait until the embeddings reflect all of it")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait until the embeddings reflect all of it; needs a worker")
+    ] = False,
     extra: Set = None,
 ) -> None:
-    """Events from JSON lines, CSV edge lists, MessagePack streams; bad lines are counted and shown."""
+    """Send events: JSON lines, CSV edge lists, MessagePack streams (docs/producing.md shows each).
+
+    Bad lines are not sent but counted, the first ten are shown, and the exit code is 1. Ctrl-C writes what was sent.
+    """
     from .producers.files import BadLine
     from .producing import Sent, send_files
 
@@ -202,20 +196,28 @@ def produce(
     if kind not in (None, "jsonl", "csv", "msgpack"):
         raise fail(f"--format {kind!r} is none of jsonl, csv, msgpack")
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
+    sent = Sent()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+    with Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("")
 
-        def tell(path: str, sent: Sent, bad: BadLine | None) -> None:
-            bar.update(task, description=f"{path}: {sent.events} events, {sent.bad} bad lines")
+        def tell(path: str, bad: BadLine | None) -> None:
+            bar.update(task, description=f"{path}: {sent}")
             if bad is not None and sent.bad <= 10:
-                err.print(f"{path}:{bad.number}: {bad.reason}: {bad.text}", markup=False, highlight=False)
+                say(f"{path}:{bad.number}: {bad.reason}: {bad.text}", err)
 
         try:
-            sent = run(lambda: send_files(settings, files, kind, wait=wait, tell=tell))
+            run(lambda: send_files(settings, files, kind, sent, wait=wait, tell=tell))
         except (OSError, ValueError) as error:
-            raise fail(str(error)) from None
-    out.print(f"{sent.events} events sent, {sent.bad} bad lines")
+            raise fail(words(error)) from None
+        except typer.Exit as ended:
+            if sent.events:
+                written = "all written" if ended.exit_code == 130 else "the last of them perhaps not written"
+                say(f"dgdm: stopped after {sent}, {written}", err)
+            raise
+    say(sent)
+    if not (sent.events or sent.bad):
+        say(f"dgdm: there is no event in {', '.join(files)}", err, "yellow")
     if sent.bad:
         raise typer.Exit(1)
 
@@ -223,36 +225,39 @@ def produce(
 @app.command()
 def tail(
     log: LogUrl = None,
-    beginning: Annotated[bool, typer.Option(help="from the beginning of the topic")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="stop after so many changes")] = None,
+    beginning: Annotated[
+        bool, typer.Option("--beginning", help="first what the topic holds already, then what comes")
+    ] = False,
+    dead_letters: Annotated[
+        bool, typer.Option("--dead-letters", help="refused events with their reasons, in place of embeddings")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(parser=whole(1), metavar="N", help="stop after so many lines")
+    ] = None,
     as_json: AsJson = False,
     extra: Set = None,
 ) -> None:
-    """Embeddings as they change."""
-    from .connections import connect_log
-    from .consumers.embeddings import EmbeddingStream
-    from .schemas.embeddings import Embedding
+    """Embeddings as they change, from now on, until Ctrl-C: one line for each, its first eight columns.
+
+    --json gives all columns. A removed node is a line without a vector.
+    """
+    from .tailing import follow
 
     settings = load({"log": log}, extra)
 
     async def main() -> None:
-        connected = connect_log(settings)
         seen = 0
-        try:
-            start: Any = "beginning" if beginning else "now"
-            async with EmbeddingStream(connected, settings.embeddings_topic, start=start) as stream:
-                async for change in stream:
-                    vector = change.vector.tolist() if isinstance(change, Embedding) else None
-                    if as_json:
-                        typer.echo(json.dumps({"id": change.id, "vector": vector}))
-                    else:
-                        shown = "removed" if vector is None else " ".join(f"{x:.4g}" for x in vector[:8])
-                        out.print(f"{change.id}  {shown}", markup=False, highlight=False)
-                    seen += 1
-                    if limit is not None and seen >= limit:
-                        return
-        finally:
-            await connected.close()
+        async with contextlib.aclosing(
+            follow(settings, beginning=beginning, dead_letters=dead_letters)
+        ) as lines:
+            async for line in lines:
+                if as_json:
+                    typer.echo(json.dumps(line.fields))
+                else:
+                    say(line.text)
+                seen += 1
+                if limit is not None and seen >= limit:
+                    return
 
     run(main)
 
@@ -263,12 +268,15 @@ def certify(
     store: StoreUrl = None,
     graph: Graph = None,
     from_log: Annotated[
-        bool, typer.Option(help="rebuild the graph from the log alone, ask no store")
+        bool, typer.Option("--from-log", help="rebuild the graph from the log alone, ask no store")
     ] = False,
     as_json: AsJson = False,
     extra: Set = None,
 ) -> None:
-    """Solve the graph exactly and compare with what the topic holds; exit code 1 when the promise is broken."""
+    """Solve the graph exactly and compare with what the topic holds; exit code 1 when the promise is broken.
+
+    Give it the settings of the worker. It may run beside the worker, and takes no vector from it or its store.
+    """
     from .audit import NothingToCertifyError, audit
 
     settings = load({"log": log, "store": store, "graph": graph}, extra)
@@ -276,41 +284,29 @@ def certify(
         found = run(lambda: audit(settings, from_log=from_log))
     except (NothingToCertifyError, ValueError) as error:
         raise fail(str(error)) from None
-    certificate = found.certificate
-    report = {
-        "holds": found.holds,
-        "error": certificate.error,
-        "bound": certificate.bound,
-        "sequence": found.progress.sequence,
-        "nodes": len(found.exact),
-        "missing": found.missing[:10],
-        "extra": found.extra[:10],
-        "unchecked": found.unchecked,
-        "worst": certificate.worst,
-    }
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps(found.report()))
     else:
-        for name, value in report.items():
-            out.print(f"{name:>10}  {value}", markup=False)
+        for line in found.sentences():
+            say(line)
     if not found.holds:
         raise typer.Exit(1)
 
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="a .npz or .parquet file")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="a .npz or .parquet file; written over")],
     log: LogUrl = None,
     extra: Set = None,
 ) -> None:
-    """Embeddings as the topic holds them: ids and a matrix."""
+    """Embeddings as the topic holds them: ids [n] and vectors [n, columns], sorted by id."""
     from .exporting import export_table
 
     settings = load({"log": log}, extra)
     try:
-        out.print(f"{run(lambda: export_table(settings, path))} embeddings written to {path}")
+        say(f"{run(lambda: export_table(settings, path))} embeddings written to {path}")
     except (OSError, ValueError) as error:
-        raise fail(str(error)) from None
+        raise fail(words(error)) from None
 
 
 @app.command()
@@ -318,7 +314,9 @@ def doctor(
     log: LogUrl = None,
     store: StoreUrl = None,
     graph: Graph = None,
-    ready: Annotated[bool, typer.Option("--ready", help="only: does a worker serve this graph?")] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="only: does a worker serve this graph? For probes")
+    ] = False,
     as_json: AsJson = False,
     extra: Set = None,
 ) -> None:
@@ -328,25 +326,29 @@ def doctor(
     settings = load({"log": log, "store": store, "graph": graph}, extra)
     if ready:
         serving, state = run(lambda: is_ready(settings))
-        out.print(state)
+        say(state)
         raise typer.Exit(0 if serving else 1)
     findings = run(lambda: diagnose(settings, _plans(settings, 1)))
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
     else:
         for finding in findings:
-            out.print(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.message}", markup=False)
+            say(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.message}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
 @app.command()
 def demo(
-    broker: Annotated[str | None, typer.Option(help="kafka://host:port instead of the embedded log")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="redis://host:port/0 instead of the embedded store")
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="kafka://host:port instead of the embedded log")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=365, help="how much of the year")] = 365,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="redis://host:port/0 instead of the embedded store")
+    ] = None,
+    days: Annotated[
+        int, typer.Option(parser=whole(2, 365), metavar="N", help="how much of the year: 2 to 365")
+    ] = 365,
     as_json: AsJson = False,
 ) -> None:
     """A year of flights through the whole pipeline, a kill -9 in the middle, a certificate at the end."""
@@ -362,7 +364,7 @@ def warm_up() -> None:
 
     for directed in (False, True):
         compile_kernels(directed)
-    out.print("kernels compiled")
+    say("kernels compiled")
 
 
 def main() -> None:

@@ -45,7 +45,10 @@ def rules_of(settings: Settings, stored: Meta | None) -> Rules:
     """What events are checked against. Raises ValueError when nobody says how many features there are."""
     features = settings.features or (stored.features if stored is not None else None)
     if features is None:
-        raise ValueError("features is not set and nothing is stored: say how many features a node has")
+        raise ValueError(
+            f"features is not set and the store has no graph {settings.graph!r} yet: say how many feature columns a "
+            "node has, --features 8 or DGDM_FEATURES=8"
+        )
     return Rules(
         features=features,
         accuracy=np.array(settings.columns("accuracy", features)),

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .connections import connect_log, connect_store
-from .consumers.progress import read_progress
+from .consumers.progress import read_progress, require_own_topic
 from .log.interface import LogError
 from .log.topics import check_topics
+from .producers.embeddings import check_limits
 from .state.lifecycle import WorkerState
 from .state.store import StoreError
 from .tpu.diagnosis import survey
@@ -45,11 +46,14 @@ async def diagnose(settings: Settings, plans: list[Any]) -> list[Finding]:
 
         async def topics() -> tuple[bool, str]:
             problems = await check_topics(log, plans)
+            if not problems and settings.features is not None:
+                await check_limits(log, settings.embeddings_topic, settings.features, settings.encoding)
             return not problems, "; ".join(problems) or "reachable, all topics as they should be"
 
         findings.append(await _look("log", settings.log, topics))
 
         async def progress() -> tuple[bool, str]:
+            await require_own_topic(log, settings.progress_topic, settings.graph)
             record = await read_progress(log, settings.progress_topic, settings.graph)
             if record is None:
                 return True, "nothing published yet"

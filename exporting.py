@@ -19,6 +19,8 @@ async def export_table(settings: Settings, path: Path) -> int:
     """Write ids and vectors [n, F] to a .npz or .parquet file; how many. Raises ValueError, OSError, LogError."""
     if path.suffix not in (".npz", ".parquet"):
         raise ValueError(f"{path}: write a .npz or a .parquet file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}")
     log = connect_log(settings)
     try:
         async with EmbeddingStream(log, settings.embeddings_topic) as stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from .consumers.events import EventBatch, EventSource
+from .consumers.events import LOOK, EventBatch, EventSource
 from .schemas.progress import Progress
 from .state.deadline import Deadline
 from .state.lifecycle import Step, WorkerState
@@ -78,6 +77,7 @@ class Pipeline:
         self._told_at = 0.0
         self._solved_at = time.monotonic()
         self._stored_at = time.monotonic()
+        self._floor_told = False
         self._changed = False  # since the last checkpoint
         width = graph.rules.features
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
@@ -100,7 +100,7 @@ class Pipeline:
         while not await self._kernel(lambda: self._graph.push(Deadline.after(SLICE))):
             pass
         await self._publish_all()
-        self._checkpoint.position.output_offsets = None
+        self._checkpoint.position.tail_owed = False
         self._changed = True
         self._report(Step.ANNOUNCE, "after")
 
@@ -115,30 +115,25 @@ class Pipeline:
             await self._commit_if_due()
             await self._pause_if_full()
 
-    async def finish(self, deadline: Deadline) -> None:
-        """Publish and store everything applied, as far as time allows."""
+    async def finish(self) -> None:
+        """Publish and store everything applied. Raises LogError, FencedError."""
         await self._stop_polling()
-        await self._kernel(lambda: self._graph.push(deadline))
-        await self._publish_all()
-        try:
-            async with asyncio.timeout(deadline.remaining):
-                if not await self._checkpoint.commit():
-                    await self._checkpoint.written()
-                    await self._checkpoint.commit()
-                await self._checkpoint.written()
-        except TimeoutError:
-            log.warning(
-                "stopped_without_checkpoint",
-                message="the store did not answer in time; the next start replays from the last checkpoint",
-            )
+        if not self._checkpoint.position.tail_owed:  # else consumers may hold something newer than this
+            while not await self._kernel(lambda: self._graph.push(Deadline.after(SLICE))):
+                pass
+            await self._publish_all()
+        stored = False
+        while not stored:  # a write may be under way, or find that the store went back in time
+            stored = await self._checkpoint.commit()
+            await self._checkpoint.written()
+            stored = stored and not self._checkpoint.went_back
 
     async def close(self) -> None:
-        """Drop what is under way."""
+        """Drop what is under way to and from the log; a write to the store goes on."""
         await self._stop_polling()
         if self._publishing is not None:
             self._publishing.cancel()
             await asyncio.gather(self._publishing, return_exceptions=True)
-        await self._checkpoint.abandon()
 
     # -- in
 
@@ -167,18 +162,17 @@ class Pipeline:
             self._polling = None
 
     async def _apply(self, batch: EventBatch, *, push: bool) -> None:
-        for record, error in batch.invalid:
-            await self._dead_letters.put(self._source.topic, record, error)
-            self._metrics.dead_letters.labels(error.reason.value).inc()
+        """The log is asked for nothing until position and graph agree again: it may fail then."""
+        refused = list(batch.invalid)
         start, before = 0, self._graph.sequence
         while start < len(batch.events):
             staged = self._graph.stage(batch.events, start)
+            self._report(Step.PUSH, "before")
             ran = await self._kernel(
                 partial(self._graph.run, staged, push=push, deadline=Deadline.after(SLICE))
             )
-            for index, error in staged.rejected + ran.rejected:
-                await self._dead_letters.put(self._source.topic, batch.records[index], error)
-                self._metrics.dead_letters.labels(error.reason.value).inc()
+            self._report(Step.PUSH, "after")
+            refused += [(batch.records[index], error) for index, error in staged.rejected + ran.rejected]
             start = staged.consumed
         if batch.records and self._oldest is None:
             self._oldest = batch.records[0].timestamp
@@ -188,8 +182,10 @@ class Pipeline:
         for partition, last in batch.last.items():
             self._checkpoint.position.last_records[partition] = LastRecord(*last)
         self._metrics.count_events(self._graph.sequence - before)
-        self._metrics.lag.set(self._source.lag)
+        self._metrics.count_refused(error.reason.value for _, error in refused)
+        self._metrics.lag.set(self._source.behind(self._checkpoint.position.event_offsets))
         self._metrics.dirty.set(self._graph.dirty_count)
+        await self._dead_letters.put(self._source.topic, refused)
 
     def _catching_up(self) -> bool:
         """Backlog is large: repair only, and solve once every `max_staleness`."""
@@ -233,9 +229,11 @@ class Pipeline:
     ) -> None:
         """Write, wait for the acknowledgement, then let P follow; only then may progress speak of it."""
         if publication.ids or publication.tombstones:
+            self._report(Step.PUBLISH, "before")
             await self._sink.publish(
                 publication.ids, publication.vectors, publication.tombstones, publication.sequence
             )
+            self._report(Step.PUBLISH, "after")
             await self._kernel(lambda: self._graph.acknowledge(publication))
             self._metrics.count_published(len(publication.ids), len(publication.tombstones))
             self._changed = True
@@ -261,7 +259,14 @@ class Pipeline:
             )
         )
         self._told, self._told_at = event_offsets, time.monotonic()
-        self._metrics.look_at(self._graph, publication.bound)
+        self._changed = True  # the transaction it is in must end
+        self._metrics.look_at(self._graph, publication)
+        if self._graph.floor_active and not self._floor_told:
+            log.warning(
+                "float32_floor",
+                message=f"features are too large for float32 to keep the accuracy: the bound is {publication.bound}",
+            )
+        self._floor_told = self._graph.floor_active
 
     @property
     def _all_told(self) -> bool:
@@ -280,18 +285,19 @@ class Pipeline:
     async def _commit_if_due(self) -> None:
         self._checkpoint.check()
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
-        if self._changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
+        changed = self._changed or self._checkpoint.went_back
+        if changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
             await self._commit()
+        elif due and not self._checkpoint.writing:
+            self._metrics.all_is_stored()
 
     async def _commit(self) -> None:
         if self._publishing is not None:
             task, self._publishing = self._publishing, None
             await task
-        begun = self._stored_at = time.monotonic()
+        self._stored_at = time.monotonic()
         if await self._checkpoint.commit():
             self._changed = False
-            self._metrics.checkpoint_time.set(time.time())
-        self._metrics.checkpoint_seconds.observe(time.monotonic() - begun)
 
     async def _pause_if_full(self) -> None:
         """The store is away and the changed rows have reached their limit: stop applying until it is back."""
@@ -299,14 +305,15 @@ class Pipeline:
             return
         await self._commit()  # no transaction stays open in a pause
         self._enter(WorkerState.PAUSED)
-        stopped = asyncio.create_task(self._stop.wait())
-        written = asyncio.create_task(self._checkpoint.written())
-        await asyncio.wait({stopped, written}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopped
-        if written.done():
-            written.result()
-        else:
-            written.cancel()
-        self._enter(WorkerState.SERVING)
+        over = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._checkpoint.settled())}
+        try:
+            while not (await asyncio.wait(over, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED))[0]:
+                await self._source.look_for_the_end()
+                self._metrics.lag.set(self._source.behind(self._checkpoint.position.event_offsets))
+        finally:
+            for task in over:
+                task.cancel()
+            await asyncio.gather(*over, return_exceptions=True)
+        self._checkpoint.check()
+        if not self._stop.is_set():
+            self._enter(WorkerState.SERVING)

@@ -1,12 +1,15 @@
-"""Every setting of dgdm, once: environment `DGDM_…`, a TOML file (`DGDM_CONFIG`), then flags, the last one wins."""
+"""Every setting of dgdm, once: a flag wins over the environment (`DGDM_…`), which wins over a TOML file (`DGDM_CONFIG`)."""
 
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, TomlConfigSettingsSource
 
 if TYPE_CHECKING:
@@ -15,123 +18,209 @@ if TYPE_CHECKING:
 DEFAULT_LOG = "sqlite:///.dgdm/log.db"
 DEFAULT_STORE = "sqlite:///.dgdm/store.db"
 
-Columns = Annotated[list[float], NoDecode]
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts, for docs/settings.md."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Marks what cannot change once the graph is stored."""
+
+
+Seconds = Annotated[float, Unit("seconds")]
+Events = Annotated[int, Unit("events")]
+Columns = Annotated[list[float], NoDecode, Unit("feature units")]
 
 
 class Settings(BaseSettings):
-    """Settings of a worker and of the tools around it. Units: seconds, feature units, records."""
+    """Settings of a worker and of the tools around it."""
 
     model_config = SettingsConfigDict(env_prefix="DGDM_", extra="forbid", validate_default=True)
 
     graph: str = Field(
         "default",
-        pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Name of the graph: part of the transactional id and of every store key.",
+        description="Name of the graph: part of every store key and of the transactional id, and the key of its "
+        "progress records. 1 to 100 of the characters A-Z a-z 0-9 . _ -",
     )
-    features: int | None = Field(
+    features: Annotated[int | None, Frozen(), Unit("columns")] = Field(
         None,
         ge=1,
         le=65_536,
-        description="Feature columns per node; taken from the store when it has the graph.",
+        description="Feature columns per node. Needed until the graph is stored; then the store knows it.",
     )
-    alpha: float = Field(0.15, gt=0, le=1, description="Weight of a node's own features in its embedding.")
+    alpha: float = Field(
+        0.15,
+        gt=0,
+        le=1,
+        description="Weight of a node's own features in its embedding: a reach of about 1/alpha steps. 1 is no "
+        "diffusion at all; smaller reaches further and costs more.",
+    )
     accuracy: Columns = Field(
         [0.01],
-        description="Largest error a consumer may hold, in feature units: one number, or one per column.",
+        description="Largest error a consumer may hold: one number, or one per column (`0.1,0.5,20`). It decides "
+        "what events cost and how many vectors are published.",
     )
     offset: Columns = Field(
         [0.0],
-        description="Subtracted from features inside the arrays, to save float32's digits: one number, or one per column.",
+        description="Subtracted from the features inside the arrays, to save float32's digits (a year wants 2000): "
+        "one number, or one per column. The embeddings are the same.",
     )
-    directed: bool = Field(
-        False, description="Whether an edge points from source to target only. Frozen once stored."
+    directed: Annotated[bool, Frozen()] = Field(
+        False, description="An edge leads from its source to its target only, not both ways."
     )
-    aggregate: Literal["in", "out"] = Field(
+    aggregate: Annotated[Literal["in", "out"], Frozen()] = Field(
         "in",
-        description="Directed: average over nodes that point at a node, or that it points at. Frozen once stored.",
+        description="Directed graphs: a node averages over the nodes that point at it (`in`), or over those it "
+        "points at (`out`).",
     )
     unknown_nodes: Literal["create", "reject"] = Field(
-        "create", description="What an edge to, or features of, an unknown node do."
+        "create",
+        description="An edge to, or features of, a node that was never added: `create` it with zero features, or "
+        "`reject` the event as a dead letter.",
     )
-    max_nodes: int | None = Field(
-        None, ge=1, description="Events that would exceed this number of nodes are dead letters."
+    max_nodes: Annotated[int | None, Unit("nodes")] = Field(
+        None, ge=1, description="Events that would exceed it are dead letters: what the machine can hold."
     )
-    max_edges: int | None = Field(
-        None, ge=1, description="Events that would exceed this number of edges are dead letters."
+    max_edges: Annotated[int | None, Unit("edges")] = Field(
+        None, ge=1, description="Events that would exceed it are dead letters."
     )
     allow_floor: bool = Field(
         False,
-        description="Accept features too large for the accuracy in float32; the bound then says what is kept.",
+        description="Take features that are too large for the accuracy in float32, instead of refusing them; "
+        "bound, metric and log then say what is really kept.",
     )
 
     log: str = Field(
-        DEFAULT_LOG, description="Where the topics live: kafka://host:port[,host:port] or sqlite:///path."
+        DEFAULT_LOG,
+        description="Where the topics live: `kafka://host:port[,host:port]`, or `sqlite:///path` (four slashes: an "
+        "absolute path).",
     )
     store: str = Field(
         DEFAULT_STORE,
-        description="Where the state lives: redis://[:password@]host:port/db, rediss://, unix:// or sqlite:///path.",
+        description="Where the graph is kept between runs: `redis://[user:password@]host:port/db`, `rediss://` "
+        "(TLS), `unix://path` or `sqlite:///path`.",
     )
     events_topic: str = Field("dgdm.events", description="Topic the graph events are read from.")
     embeddings_topic: str = Field(
         "dgdm.embeddings", description="Compacted topic the embeddings are written to."
     )
-    progress_topic: str = Field("dgdm.progress", description="Compacted topic of progress records.")
+    progress_topic: str = Field(
+        "dgdm.progress", description="Compacted topic of progress records: how fresh and how exact it all is."
+    )
     dead_letters_topic: str = Field(
-        "dgdm.dead-letters", description="Topic of the events that could not be applied."
+        "dgdm.dead-letters", description="Topic of the events that could not be applied, with the reason."
     )
     encoding: Literal["msgpack", "json"] = Field(
-        "msgpack", description="Encoding of embeddings and progress records."
+        "msgpack",
+        description="Encoding of embeddings and progress records. Readers tell them apart, so it may change.",
     )
     isolation: Literal["read_committed", "read_uncommitted"] = Field(
-        "read_committed", description="Isolation the events are read with."
+        "read_committed",
+        description="How events are read: with `read_committed` those of an aborted transaction of a producer "
+        "never count.",
     )
 
-    checkpoint_interval: float = Field(5.0, gt=0, le=600, description="Seconds between checkpoints.")
-    dirty_rows: int = Field(
+    checkpoint_interval: Seconds = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="Time between checkpoints. Longer: less to write, more to replay after a crash, later vectors "
+        "for readers of committed data.",
+    )
+    dirty_rows: Annotated[int, Unit("rows")] = Field(
         200_000,
         ge=1,
-        description="Changed rows held while the store is away; then the worker pauses. Half of it: a checkpoint.",
+        description="Changed rows a worker carries while the store is away; then it pauses. At half of it a "
+        "checkpoint is due, whatever the interval.",
     )
-    max_staleness: float = Field(5.0, gt=0, description="Seconds between publications while catching up.")
-    catch_up: int = Field(
+    max_staleness: Seconds = Field(
+        5.0, gt=0, description="Longest time between two publications while catching up."
+    )
+    catch_up: Events = Field(
         20_000,
         ge=1,
-        description="Backlog from which events are repaired without pushing, one solve following.",
+        description="Backlog from which events are repaired without pushing, one solve following: it catches up "
+        "sooner, within a larger bound meanwhile.",
     )
-    batch: int = Field(5_000, ge=1, le=1_000_000, description="Largest batch of events.")
-    publish_limit: int = Field(50_000, ge=1, description="Largest number of vectors in one publication.")
-    progress_interval: float = Field(0.1, ge=0, description="Shortest time between progress records.")
-    outage_budget: float = Field(
-        300.0, gt=0, description="Seconds a log may stay away before the worker exits for a restart."
+    batch: Events = Field(
+        5_000,
+        ge=1,
+        le=1_000_000,
+        description="Largest batch. Batches grow with load by themselves; smaller is a shorter worst latency under "
+        "load and less throughput.",
     )
-    stop_budget: float = Field(30.0, gt=0, description="Seconds a graceful stop may take.")
-    lease_ttl: float = Field(3.0, ge=0.2, description="Seconds after which a silent owner's lease is free.")
+    publish_limit: Annotated[int, Unit("vectors")] = Field(
+        50_000, ge=1, description="Most vectors of one publication: a hub's ripple is sent in portions."
+    )
+    progress_interval: Seconds = Field(
+        0.1,
+        ge=0,
+        description="Shortest time between progress records; who waits for his own write waits up to this long.",
+    )
+    outage_budget: Seconds = Field(
+        300.0,
+        gt=0,
+        description="How long the log (at a start: or the store) may stay away before the worker exits, with code "
+        "75, for a restart.",
+    )
+    stop_budget: Seconds = Field(
+        30.0, gt=0, description="How long a graceful stop may take: publish, and write a last checkpoint."
+    )
+    lease_ttl: Seconds = Field(
+        3.0,
+        ge=0.2,
+        description="Silence of the owner after which a standby takes over. Too short costs a needless takeover, "
+        "never a wrong number.",
+    )
     accept_lost_history: bool = Field(
-        False, description="Start although the log no longer fits the store: what is missing is lost."
+        False,
+        description="Start although the log no longer holds what the store needs: those events are lost. For one "
+        "start; take it away afterwards.",
     )
 
     metrics_port: int | None = Field(
-        None, ge=0, le=65_535, description="Port of the Prometheus metrics; none by default."
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of the Prometheus metrics, on all addresses; none by default.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level of log lines."
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="Log lines for people or for machines; auto looks at the terminal."
+        "auto",
+        description="Log lines for people or for machines; `auto`: for people when a terminal reads them.",
     )
 
     kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Kafka's security.protocol."
+        "PLAINTEXT",
+        description="Kafka's security.protocol: whether there is TLS (SSL), and a password (SASL).",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="Kafka's sasl.mechanism."
+        "PLAIN", description="Kafka's sasl.mechanism: how the password is proven."
     )
-    kafka_username: str | None = Field(None, description="SASL user.")
-    kafka_password: SecretStr | None = Field(None, description="SASL password.")
-    kafka_cafile: Path | None = Field(None, description="Certificate authorities for Kafka's TLS (PEM).")
-    kafka_certfile: Path | None = Field(None, description="Client certificate for Kafka's TLS (PEM).")
-    kafka_keyfile: Path | None = Field(None, description="Client key for Kafka's TLS (PEM).")
-    redis_cafile: Path | None = Field(None, description="Certificate authorities for Redis' TLS (PEM).")
+    kafka_username: str | None = Field(None, description="SASL user; a protocol with SASL needs it.")
+    kafka_password: SecretStr | None = Field(None, description="SASL password; never shown.")
+    kafka_cafile: FilePath | None = Field(
+        None, description="Certificate authorities for Kafka's TLS (PEM); the system's by default."
+    )
+    kafka_certfile: FilePath | None = Field(None, description="Client certificate for Kafka's TLS (PEM).")
+    kafka_keyfile: FilePath | None = Field(None, description="Key of the client certificate (PEM).")
+    redis_cafile: FilePath | None = Field(
+        None,
+        description="Certificate authorities for Redis' TLS (`rediss://`, PEM); the system's by default.",
+    )
+
+    @field_validator("graph")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
+            raise ValueError("a graph's name is 1 to 100 of the characters A-Z a-z 0-9 . _ -")
+        return value
 
     @field_validator("accuracy", "offset", mode="before")
     @classmethod
@@ -142,11 +231,13 @@ class Settings(BaseSettings):
             return [value]
         return value
 
-    @field_validator("accuracy")
+    @field_validator("accuracy", "offset")
     @classmethod
-    def _positive(cls, value: list[float]) -> list[float]:
-        if not value or not all(0 < a < float("inf") for a in value):
-            raise ValueError(f"accuracy {value} must be finite and above 0 in every column")
+    def _numbers(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        least = 0.0 if info.field_name == "accuracy" else float("-inf")
+        if not value or not all(least < number < float("inf") for number in value):
+            asked = "finite and above 0" if info.field_name == "accuracy" else "finite"
+            raise ValueError(f"give one number, or one per column: {asked}")
         return value
 
     @model_validator(mode="after")
@@ -156,6 +247,16 @@ class Settings(BaseSettings):
             if self.features is not None and given not in (1, self.features):
                 raise ValueError(
                     f"{name} has {given} columns and features = {self.features}: give one number, or one per column"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Settings:
+        for name in ("kafka_username", "kafka_password"):
+            if getattr(self, name) is not None and not self.kafka_protocol.startswith("SASL"):
+                raise ValueError(
+                    f"{name} is given and kafka_protocol = {self.kafka_protocol} sends none: choose SASL_SSL, or "
+                    "SASL_PLAINTEXT where nobody listens"
                 )
         return self
 
@@ -183,4 +284,34 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         if not Path(path).is_file():
             raise ValueError(f"DGDM_CONFIG names {path!r}, which is not a file")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        try:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"DGDM_CONFIG names {path!r}, which cannot be read as TOML: {error}") from None
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list[float]: "a number, or one per column (0.1,0.2)",
+    FilePath: "the path of a file",
+}
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most"}
+
+
+def allowed(name: str) -> str:
+    """What a setting takes, in words: for its page, and for those who gave something else."""
+    field = Settings.model_fields[name]
+    kind: Any = field.annotation
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
+    limits = [
+        f"{word} {getattr(one, limit)}"
+        for one in field.metadata
+        for limit, word in _LIMITS.items()
+        if hasattr(one, limit)
+    ]
+    return ", ".join([_KINDS.get(kind, "text"), *limits])

@@ -10,8 +10,10 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .settings import Settings
-    from .state.graph import GraphState
+    from .state.graph import GraphState, Publication
 
 
 def configure_logging(level: str, style: str) -> None:
@@ -35,41 +37,97 @@ def configure_logging(level: str, style: str) -> None:
 
 
 class Metrics:
-    """What a worker counts. Names end in their unit."""
+    """What a worker counts; docs/metrics.md is made of it."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
         self.events = Counter("dgdm_graphs_processed", "Events applied.", registry=r)
-        self.dead_letters = Counter("dgdm_dead_letters", "Events refused, by reason.", ["reason"], registry=r)
-        self.published = Counter("dgdm_published", "Vectors published.", registry=r)
-        self.tombstones = Counter("dgdm_tombstones", "Tombstones published.", registry=r)
+        self.dead_letters = Counter(
+            "dgdm_dead_letters", "Events refused, by reason: dead letters.", ["reason"], registry=r
+        )
+        self.published = Counter("dgdm_published", "Vectors published and acknowledged.", registry=r)
+        self.tombstones = Counter("dgdm_tombstones", "Removed nodes told to consumers.", registry=r)
         self.latency = Histogram(
             "dgdm_processing_latency_seconds",
-            "From an event's record to the acknowledgement of what it changed.",
+            "From the timestamp of an event's record to the acknowledgement of what it changed; of the oldest event of "
+            "each publication. With read_committed its consumers see it up to a checkpoint interval later.",
             registry=r,
             buckets=(0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
         )
-        self.lag = Gauge("dgdm_lag_records", "Records of the events topic not applied yet.", registry=r)
-        self.amplification = Gauge("dgdm_amplification_ratio", "Vectors published per event.", registry=r)
+        self.lag = Gauge(
+            "dgdm_lag_records",
+            "Records of the events topic behind which the worker is. Growing for minutes: more events than it applies, or "
+            "it is paused.",
+            registry=r,
+        )
+        self.amplification = Gauge(
+            "dgdm_amplification_ratio",
+            "Vectors published per event since the start. In the thousands: events hit hubs, or the accuracy is too fine.",
+            registry=r,
+        )
         self.residual = Gauge(
-            "dgdm_max_residual", "Largest residual, in units of the first column.", registry=r
+            "dgdm_max_residual",
+            "Largest residual, or ε when all are below it, in feature units of the first column.",
+            registry=r,
         )
-        self.bound = Gauge("dgdm_bound", "Published bound per feature column.", ["column"], registry=r)
-        self.drift = Gauge("dgdm_scrub_drift", "Largest recent drift of a maintained residual.", registry=r)
-        self.floor = Gauge("dgdm_float32_floor", "1 while float32 limits the bound.", registry=r)
-        self.nodes = Gauge("dgdm_nodes", "Nodes.", registry=r)
-        self.arcs = Gauge("dgdm_arcs", "Arcs.", registry=r)
-        self.dirty = Gauge("dgdm_dirty_rows", "Rows changed since the last checkpoint.", registry=r)
-        self.pushes = Gauge("dgdm_pushes", "Pushes since the start.", registry=r)
-        self.visited = Gauge("dgdm_visited_rows", "Rows visited since the start.", registry=r)
-        self.lost_adds = Gauge("dgdm_lost_adds", "Adds that changed nothing in float32.", registry=r)
-        self.no_ops = Gauge("dgdm_no_ops", "Operations that found nothing to do.", registry=r)
-        self.checkpoint_seconds = Histogram("dgdm_checkpoint_seconds", "Time of one checkpoint.", registry=r)
+        self.bound = Gauge(
+            "dgdm_bound",
+            "What the last progress record promises, per feature column, in feature units. Above the accuracy for minutes: "
+            "it does not catch up.",
+            ["column"],
+            registry=r,
+        )
+        self.drift = Gauge(
+            "dgdm_scrub_drift",
+            "Largest recent difference between a residual that was maintained and the same computed anew; part of the "
+            "bound.",
+            registry=r,
+        )
+        self.floor = Gauge(
+            "dgdm_float32_floor",
+            "1 while float32 cannot keep the accuracy (with allow_floor): the bound says what is kept.",
+            registry=r,
+        )
+        self.nodes = Gauge("dgdm_nodes", "Nodes of the graph.", registry=r)
+        self.arcs = Gauge(
+            "dgdm_arcs", "Arcs of the graph: an undirected edge is two, a loop is one.", registry=r
+        )
+        self.dirty = Gauge(
+            "dgdm_dirty_rows",
+            "Rows changed since the last checkpoint. At dirty_rows, with the store away, the worker pauses.",
+            registry=r,
+        )
+        self.pushes = Gauge("dgdm_pushes", "Rows pushed since the start.", registry=r)
+        self.visited = Gauge(
+            "dgdm_visited_rows",
+            "Rows looked at since the start. Per event it does not grow with the graph, hubs aside.",
+            registry=r,
+        )
+        self.lost_adds = Gauge(
+            "dgdm_lost_adds",
+            'Events with op = "add" whose weight was too small to change the edge\'s in float32.',
+            registry=r,
+        )
+        self.no_ops = Gauge(
+            "dgdm_no_ops",
+            "Events that found nothing to do: removals of what was not there, AddNode without features of what was.",
+            registry=r,
+        )
+        self.checkpoint_seconds = Histogram(
+            "dgdm_checkpoint_seconds",
+            "Time of one checkpoint, the store's acknowledgement included.",
+            registry=r,
+        )
         self.checkpoint_time = Gauge(
-            "dgdm_checkpoint_timestamp_seconds", "When the last one ended.", registry=r
+            "dgdm_checkpoint_timestamp_seconds",
+            "When the last checkpoint was written, or nothing was to write, in seconds since the epoch. Older than ten "
+            "intervals: the store is slow or away.",
+            registry=r,
         )
-        self.state = Gauge("dgdm_worker_state", "1 for the state the worker is in.", ["state"], registry=r)
+        self.state = Gauge(
+            "dgdm_worker_state", "1 for the state the worker is in, else 0.", ["state"], registry=r
+        )
         self._events = 0
         self._published = 0
 
@@ -91,7 +149,26 @@ class Metrics:
         self._published += vectors
         self.amplification.set(self._published / max(1, self._events))
 
-    def look_at(self, graph: GraphState, bound: list[float]) -> None:
+    def count_refused(self, reasons: Iterable[str]) -> None:
+        """Events that became dead letters."""
+        for reason in reasons:
+            self.dead_letters.labels(reason).inc()
+
+    def count_checkpoint(self, seconds: float) -> None:
+        """The store has acknowledged one."""
+        self.checkpoint_seconds.observe(seconds)
+        self.all_is_stored()
+
+    def all_is_stored(self) -> None:
+        """A checkpoint has just been written, or there is nothing to write."""
+        self.checkpoint_time.set_to_current_time()
+
+    def enter(self, old: str, new: str) -> None:
+        """The worker's state."""
+        self.state.labels(old).set(0)
+        self.state.labels(new).set(1)
+
+    def look_at(self, graph: GraphState, publication: Publication) -> None:
         """Read the gauges off a graph."""
         counters = graph.counters
         self.pushes.set(counters["pushes"])
@@ -102,6 +179,6 @@ class Metrics:
         self.arcs.set(graph.arcs)
         self.drift.set(graph.drift)
         self.floor.set(graph.floor_active)
-        self.residual.set(max(0.0, bound[0] - graph.tau) * graph.alpha)
-        for column, value in enumerate(bound):
+        self.residual.set(publication.residual)
+        for column, value in enumerate(publication.bound):
             self.bound.labels(str(column)).set(value)

@@ -209,4 +209,8 @@ def _spread(values: list[Any]) -> dict[str, float]:
 
 
 def _goal(figure: float, goal: float, *, at_least: bool) -> dict[str, Any]:
-    return {"figure": float(figure), "goal": goal, "holds": bool(figure >= goal if at_least else figure <= goal)}
+    return {
+        "figure": float(figure),
+        "goal": goal,
+        "holds": bool(figure >= goal if at_least else figure <= goal),
+    }

@@ -11,12 +11,12 @@ from scipy import sparse, stats
 
 from dgdm.diffusion.exact import fixed_point, transition
 from dgdm.examples import train_head
+from dgdm.tpu.accelerator import Cpu
 from dgdm.tpu.calibration import CalibrationData
+from dgdm.tpu.model import ModelFile
 from dgdm.tpu.network import Network, network_of
 from dgdm.tpu.quantizer import AdaptiveQuantizer, QuantizedModel
 from dgdm.tpu.rows import RowModel
-from dgdm.tpu.accelerator import Cpu
-from dgdm.tpu.model import ModelFile
 
 ALPHA = 0.15
 PER_CLASS = 50  # papers that a head of cora_ml learns from

@@ -124,10 +124,10 @@ def montevideo(hours: int | None = None) -> dict[str, Any]:
         "baked": {"convolutions": chosen.parts, "contraction": chosen.contraction},
     }
     for name, ticks in seen.items():
-        passes, ms, errors = (np.array(values) for values in zip(*ticks, strict=True))
+        steps, ms, errors = (np.array(values) for values in zip(*ticks, strict=True))
         unit = {"region": "passes", "sparse": "sweeps", "push": "pushes"}[name]
         found[name] = {
-            f"{unit}_per_tick": {"median": float(np.median(passes)), "max": int(passes.max())},
+            f"{unit}_per_tick": {"median": float(np.median(steps)), "max": int(steps.max())},
             "ms_per_tick": {
                 "p10": round(float(np.percentile(ms, 10)), 3),
                 "median": round(float(np.median(ms)), 3),

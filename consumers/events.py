@@ -36,7 +36,7 @@ class EventSource:
     def __init__(self, log: Log, topic: str, isolation: Isolation) -> None:
         self.topic = topic
         self.reader: LogReader = log.reader(topic, isolation)
-        self.lag = 0  # records behind the end, as of the last look
+        self.lag = 0  # records not read yet, as of the last look
         self._ends: dict[int, int] = {}
         self._ends_at = -math.inf
 
@@ -54,7 +54,7 @@ class EventSource:
 
     async def poll(self, max_records: int, timeout: float) -> EventBatch:  # noqa: ASYNC109 - as of the log
         """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
-        await self._look_for_the_end()  # first: a look that fails must not lose a batch
+        await self.look_for_the_end()  # first: a look that fails must not lose a batch
         records = await self.reader.poll(max_records, timeout)
         batch = EventBatch()
         newest: dict[int, Record] = {}
@@ -70,16 +70,20 @@ class EventSource:
         for partition, record in newest.items():
             batch.last[partition] = (record.offset, record.timestamp, self.checksum(record))
         batch.offsets = self.reader.positions()
-        self.lag = sum(max(0, end - batch.offsets.get(p, 0)) for p, end in self._ends.items())
+        self.lag = self.behind(batch.offsets)
         return batch
+
+    def behind(self, offsets: Mapping[int, int]) -> int:
+        """Records between these offsets and the end, as of the last look."""
+        return sum(max(0, end - offsets.get(p, 0)) for p, end in self._ends.items())
 
     @staticmethod
     def checksum(record: Record) -> int:
         """What tells a record from another at the same offset."""
         return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
 
-    async def _look_for_the_end(self) -> None:
-        """At most every half second: asking is a round trip."""
+    async def look_for_the_end(self) -> None:
+        """At most every half second: asking is a round trip. Raises LogError."""
         now = time.monotonic()
         if now - self._ends_at > LOOK:
             self._ends, self._ends_at = await self.reader.end_offsets(), now

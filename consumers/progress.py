@@ -53,12 +53,29 @@ async def read_progress(
         await reader.close()
 
 
+async def require_own_topic(
+    log: Log, topic: str, graph: str, isolation: Isolation = "read_uncommitted"
+) -> None:
+    """Raise LogError when the last record of the topic is of another graph: topics belong to one."""
+    reader = log.reader(topic, isolation)
+    await reader.start()
+    try:
+        latest = await _last(reader, None)
+    finally:
+        await reader.close()
+    if latest is not None and latest.graph != graph:
+        raise LogError(
+            f"{topic} speaks of graph {latest.graph!r}, and this is graph {graph!r}: topics belong to one graph. "
+            "Name other topics, or set graph to the one they belong to"
+        )
+
+
 def reached(offsets: Mapping[int, int], wanted: Mapping[int, int]) -> bool:
     """Whether all of these next offsets are at or past the wanted ones."""
     return all(offsets.get(partition, 0) >= end for partition, end in wanted.items())
 
 
-async def _last(reader: LogReader, graph: str) -> Progress | None:
+async def _last(reader: LogReader, graph: str | None) -> Progress | None:
     """Look back from the end, further each time: a compacted topic may not have been cleaned for days."""
     begin, end = await reader.beginning_offsets(), await reader.end_offsets()
     span = BEHIND
@@ -73,10 +90,11 @@ async def _last(reader: LogReader, graph: str) -> Progress | None:
         span *= WIDER
 
 
-def _latest(records: Iterable[Record], graph: str) -> Progress | None:
+def _latest(records: Iterable[Record], graph: str | None) -> Progress | None:
+    """The last record of a graph; of any with None."""
     latest = None
     for record in records:
-        if record.key == graph.encode() and record.value is not None:
+        if (graph is None or record.key == graph.encode()) and record.value is not None:
             try:
                 latest = decode_progress(record.value)
             except InvalidEvent as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..connections import connect_log, connect_store
 from ..log.topics import create_topics, plans
-from ..schemas.events import AddEdge
+from ..schemas.events import AddEdge, RemoveEdge
 from ..settings import Settings
 from ..state.store import StoreError
 from .certificate import Verdict, compare, rebuilt
@@ -25,7 +25,8 @@ from .demo_replay import Replay, log_values
 from .demo_screen import Screen
 from .demo_worker import ChildWorker, DemoError
 from .flight_data import Year, load_year
-from .flight_words import Story, conclusions, ripple, stories
+from .flight_stories import Key, Story, ripple, stories
+from .flight_words import conclusions
 from .flights import ACCURACY, ALPHA, FEATURES, accuracies, first_minutes, hourly_features, spread, stream
 
 if TYPE_CHECKING:
@@ -36,9 +37,17 @@ if TYPE_CHECKING:
     from ..schemas.events import GraphEvent
 
 DAY = 24 * 60  # minutes
-STORIES = 6
+STORIES = 3  # parts of the time, each with a landing and a storm
 START = 300.0  # seconds the worker may take: the first one on a machine compiles its kernels
 PERCENT = 100 * ACCURACY  # the accuracy in the unit below
+INTRODUCTION = (
+    "New York's flights of 2013 as a graph that moves: aircraft and airports are nodes, each take-off and landing "
+    "strengthens an edge, an airport's features follow its delays and its weather. An aircraft's embedding is what it "
+    "has been exposed to at the airports it flew to.\n"
+    f"The promise: at any moment within {PERCENT:g} % of a feature's standard deviation of the exact answer.\n"
+    "The year is replayed as fast as it can be. Starting the worker; the very first time its kernels are compiled, "
+    "up to a minute."
+)
 UNIT = "percent of a feature's standard deviation over the year at one airport; the largest over all vectors and features"
 
 
@@ -153,7 +162,7 @@ class _Demo:
         replay = Replay(log, settings)
         screen = Screen(replay.meter, (plan.begin, plan.end), PERCENT, to_stderr=self._as_json)
         with screen:
-            screen.say("Starting the worker; the very first time its kernels are compiled, up to a minute.")
+            screen.say(INTRODUCTION)
             acts = _Acts(replay, screen, plan, worker)
             stale, found, words = await replay.run(
                 acts.play(log, settings), screen.keep_fresh(), worker.watch()
@@ -197,6 +206,7 @@ class _Demo:
             f"published; event to embedding p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms; {result['kills']} "
             f"kill -9, back after {result['recovery_seconds']} s; {result['seconds']} s in all."
         )
+        screen.say("For a graph of your own: dgdm up --features 8, then dgdm produce FILE and dgdm tail.")
         if self._as_json:
             print(json.dumps(result))
         if not found.holds:
@@ -208,9 +218,8 @@ class _Acts:
 
     def __init__(self, replay: Replay, screen: Screen, plan: Plan, worker: ChildWorker) -> None:
         self._replay, self._screen, self._plan, self._worker = replay, screen, plan, worker
-        self._told = {
-            (s.minute, s.tail, s.dest): s for s in stories(plan.year, plan.begin, plan.end, STORIES)
-        }
+        told = stories(plan.year, plan.features, plan.scale, plan.begin, plan.end, STORIES)
+        self._told = {story.key: story for story in told}
         self._earlier: dict[str, NDArray[np.float32]] | None = None
         self._recovering: asyncio.Task[None] | None = None
 
@@ -252,7 +261,7 @@ class _Acts:
             if minute >= plan.end - DAY and self._earlier is None:
                 await replay.settle()
                 self._earlier = dict(replay.table)
-            key = (minute, event.source, event.target) if isinstance(event, AddEdge) else None
+            key = _key(minute, event)
             if key in self._told:
                 await self._tell(event, self._told.pop(key))
             else:
@@ -287,6 +296,12 @@ class _Acts:
         self._screen.say(
             f"It is back after {meter.recovery:.1f} s, and the embeddings go on where they were."
         )
+
+
+def _key(minute: int, event: GraphEvent) -> Key:
+    if isinstance(event, AddEdge | RemoveEdge):
+        return minute, event.source, event.target
+    return minute, event.id, ""
 
 
 def _plan(days: int) -> Plan:

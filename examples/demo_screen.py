@@ -58,7 +58,7 @@ class Screen:
             await asyncio.sleep(REFRESH)
             if self._live is not None:
                 self._live.update(self._drawing(), refresh=True)
-            elif time.monotonic() - printed >= LINE_EVERY and self._meter.started:
+            elif time.monotonic() - printed >= LINE_EVERY and self._meter.covered:
                 printed = time.monotonic()
                 self._console.print(self._line(), markup=False, soft_wrap=True)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -25,62 +24,10 @@ ARRIVAL = FEATURES.index("arrival delay")
 Table = Mapping[str, NDArray[np.float32]]
 
 
-class Story(NamedTuple):
-    """One flight, told when it lands."""
-
-    minute: int
-    flight: int  # index into the year
-    tail: str
-    dest: str
-
-
 def moment(minute: int) -> str:
     """A minute of the year, in New York's time."""
     utc = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
     return utc.astimezone(ZoneInfo("America/New_York")).strftime("%d %b %H:%M")
-
-
-def stories(year: Year, begin: int, end: int, count: int) -> list[Story]:
-    """In each of `count` equal parts of these minutes, the flight that landed latest against its schedule."""
-    edges = np.linspace(begin, end, count + 1)
-    told = []
-    for low, high in pairwise(edges):
-        inside = np.flatnonzero(year.landed & (year.arrived >= low) & (year.arrived < high))
-        if len(inside):
-            flight = int(inside[year.arrival_delay[inside].argmax()])
-            tail, dest = year.planes[year.tail[flight]].tail, year.airports[year.dest[flight]].code
-            told.append(Story(int(year.arrived[flight]), flight, tail, dest))
-    return told
-
-
-def ripple(
-    story: Story,
-    year: Year,
-    before: Mapping[str, NDArray[np.float32] | None],
-    now: Table,
-    milliseconds: float,
-) -> str:
-    """What one landing did: whose vectors moved, by how much, and who was left alone."""
-    delay = year.arrival_delay[story.flight]
-    origin = year.airports[year.origin[story.flight]].code
-    plane = year.planes[year.tail[story.flight]]
-    text = (
-        f"{moment(story.minute)}: {plane.described}, landed in {story.dest} from {origin} {delay} min late. "
-    )
-    old, new = before.get(story.tail), now.get(story.tail)
-    if new is None:
-        return text + "It is not published yet."
-    minutes = float(new[ARRIVAL]) / EXPOSURE
-    if story.tail not in before:
-        text += f"Its exposure to arrival delay stays at {minutes:.1f} min, for it knew {story.dest}"
-    elif old is None:
-        text += f"It is new: an exposure to arrival delay of {minutes:.1f} min"
-    else:
-        text += f"Its exposure to arrival delay went from {float(old[ARRIVAL]) / EXPOSURE:.2f} to {minutes:.2f} min"
-    others = len([node for node in before if node != story.tail])
-    rest = len(now) - len(before)
-    touched = "no other vector" if not others else f"{others} other vector{'s' if others > 1 else ''}"
-    return text + f"; {touched} moved, {rest:,} stayed as they were; known {milliseconds:.0f} ms later."
 
 
 def flights_of(graph: RebuiltGraph) -> dict[str, float]:
@@ -108,7 +55,7 @@ def conclusions(
     gap = float(np.abs((vectors[i] - vectors[j]) / scale).max())
     lines.append(
         f"most alike: {planes[regular[i]].described}, and {planes[regular[j]].described}: exposed alike within "
-        f"{100 * gap:.2g} % of a standard deviation; they fly to {_places(graph, regular[i])}, and to "
+        f"{max(100 * gap, 0.001):.2g} % of a standard deviation; they fly to {_places(graph, regular[i])}, and to "
         f"{_places(graph, regular[j])}"
     )
     order = np.argsort(vectors[:, ARRIVAL])

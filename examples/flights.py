@@ -129,9 +129,7 @@ def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -
     flights = np.concatenate((flown, landed))
     ends = np.concatenate((year.origin[flown], year.dest[landed]))
     order = np.lexsort((flights, np.repeat((0, 1), (len(flown), len(landed))), minutes))
-    first = np.full(len(year.airports), np.iinfo(np.int64).max)
-    np.minimum.at(first, ends, minutes // 60)
-    changes = feature_changes(features, spread(features), first)
+    changes = feature_changes(features, spread(features), first_hours(year))
     following = next(changes, None)
     last = np.inf if days is None else first_minutes(days)
     codes = [airport.code for airport in year.airports]
@@ -151,6 +149,15 @@ def stream(year: Year, features: NDArray[np.float64], days: int | None = None) -
             seen.add(tails[tail])
             yield Timed(minute, AddNode(tails[tail], ts=stamp))
         yield Timed(minute, AddEdge(tails[tail], codes[end], op="add", ts=stamp))
+
+
+def first_hours(year: Year) -> Ints:
+    """[airports]: the hour in which an aircraft first leaves or reaches each."""
+    first = np.full(len(year.airports), np.iinfo(np.int64).max)
+    flown, landed = ~year.cancelled, year.landed
+    np.minimum.at(first, year.origin[flown], year.left[flown] // 60)
+    np.minimum.at(first, year.dest[landed], year.arrived[landed] // 60)
+    return first
 
 
 def first_minutes(days: int) -> int:

@@ -32,6 +32,13 @@ class UnknownTopicError(LogError):
     """The topic does not exist."""
 
 
+def unknown_topic(topic: str, where: str) -> UnknownTopicError:
+    """The error that names the topic, the place and the way out."""
+    return UnknownTopicError(
+        f"there is no topic {topic!r} {where}: `dgdm topics create` makes those of a graph"
+    )
+
+
 class NotAuthorizedError(LogError):
     """Wrong password, or no permission on the topic, group or transactional id."""
 

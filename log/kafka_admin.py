@@ -120,7 +120,10 @@ class KafkaAdmin:
         await self._persist(ask, f"committing the offsets of group {group!r}")
 
     async def _send(self, request: Request[Any], node: int | None = None) -> Any:
-        return await self._client.send(self._client.get_random_node() if node is None else node, request)
+        node = self._client.get_random_node() if node is None else node
+        if node is None:
+            raise errors.NodeNotReadyError("no broker is known")  # retriable
+        return await self._client.send(node, request)
 
     async def _persist(self, ask: Any, doing: str) -> Any:
         """Repeat while the answer is one that a moment may change, as long as a request may take."""

@@ -197,6 +197,7 @@ def translated(doing: str) -> Iterator[None]:
         errors.KafkaError,
         errors.IllegalOperation,
         errors.ConsumerStoppedError,
+        AssertionError,  # aiokafka asserts that a broker is known
         OSError,
         TimeoutError,
     ) as exc:

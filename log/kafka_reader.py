@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
-from .interface import Isolation, LogError, LogUnavailableError, Record, UnknownTopicError
+from .interface import Isolation, LogError, LogUnavailableError, Record, unknown_topic
 from .kafka_admin import KafkaAdmin
 from .kafka_client import KafkaConnection, shut_down, translated
 from .limits import check_seek
@@ -67,7 +67,7 @@ class KafkaReader:
         admin = KafkaAdmin(consumer._client, self._connection.request_timeout)  # noqa: SLF001 - not offered in public
         count = (await admin.partitions([self.topic])).get(self.topic)
         if count is None:
-            raise UnknownTopicError(f"there is no topic {self.topic!r} on {self._connection.bootstrap}")
+            raise unknown_topic(self.topic, f"on {self._connection.bootstrap}")
         return count
 
     async def close(self) -> None:

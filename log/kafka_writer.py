@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, errors
 
-from .interface import LogError, LogUnavailableError, Message, RecordRejectedError, UnknownTopicError
+from .interface import LogError, LogUnavailableError, Message, RecordRejectedError, unknown_topic
 from .kafka_admin import KafkaAdmin
 from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down
 from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, limits_of, roughly
@@ -60,7 +61,7 @@ class KafkaWriter:
                 f"{doing}: the broker gave no producer id within {self._connection.delivery_timeout:.0f} s "
                 "(one broker alone needs transaction.state.log.replication.factor=1 and min.isr=1)"
             ) from exc
-        except errors.KafkaError as exc:
+        except (errors.KafkaError, AssertionError) as exc:  # aiokafka asserts that a broker is known
             await self.close()
             raise log_error(exc, doing) from exc
         except BaseException:
@@ -87,6 +88,9 @@ class KafkaWriter:
             producer.stop() if healthy else _mark_closed(producer), [sender, pending], producer.client
         )
         pending.fail_all(errors.ProducerClosed())  # a call that still waits
+        for batch in (*chain.from_iterable(pending._batches.values()), *pending._pending_batches):  # noqa: SLF001 - the same
+            _seen(batch.future)
+            _seen(batch._drain_waiter)  # noqa: SLF001 - nobody waits for a whole batch's
         waiter = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - its error is ours already
         if waiter is not None and waiter.done() and not waiter.cancelled():
             waiter.exception()
@@ -165,7 +169,7 @@ class KafkaWriter:
             admin = KafkaAdmin(producer.client, self._connection.request_timeout)
             info = (await admin.describe([topic])).get(topic)
             if info is None:
-                raise UnknownTopicError(f"there is no topic {topic!r} on {self._connection.bootstrap}")
+                raise unknown_topic(topic, f"on {self._connection.bootstrap}")
             producer.client.add_topic(topic)
             self._topics[topic] = limits_of(info.partitions, info.config)
         return self._topics[topic]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from .interface import Isolation, LogError, TopicInfo, UnknownTopicError
 from .limits import DEFAULT_MAX_MESSAGE_BYTES, check_new_topic
 from .sqlite_compaction import delete_before
-from .sqlite_file import SqliteConnection, writing
+from .sqlite_file import SqliteConnection, create_file, writing
 from .sqlite_reader import SqliteReader
 from .sqlite_writer import SqliteWriter
 
@@ -67,7 +68,7 @@ class SqliteLog:
                     found[topic] = TopicInfo(topic, row[1], _DEFAULTS | json.loads(row[0]))
             return found
 
-        return await self._connection().run(look)
+        return await self._connection().run(look) if self._path.exists() else {}
 
     async def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> bool:
         """Create the topic; False when it exists. Raises LogError for a name or value that no log takes."""
@@ -90,6 +91,7 @@ class SqliteLog:
                 db.executemany("INSERT INTO partitions (topic, number) VALUES (?, ?)", rows)
             return True
 
+        await asyncio.to_thread(create_file, self._path)
         return await self._connection().run(add)
 
     async def commit_group_offsets(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from .interface import LogError, LogUnavailableError
+from .interface import LogError, LogUnavailableError, UnknownTopicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,10 +150,23 @@ def _not_a_log(path: Path) -> LogError:
     return LogError(f"{path} is not a dgdm log: name another file, and dgdm creates it")
 
 
+def create_file(path: Path) -> None:
+    """An empty log, in a folder of its own if need be; nothing when it is there. Raises LogError."""
+    with _translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.touch()
+        _open(path).close()
+
+
 def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise LogError(f"{path} is a folder: name a file in it, for instance {path / 'log.db'}")
+    if not path.exists():  # SQLite would make it: a file left behind by every mistyped name
+        raise UnknownTopicError(
+            f"there is no log {path.absolute()}: run this where `dgdm up` runs, name another file, or make it by "
+            "`dgdm topics create`"
+        )
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         _prepare(db, path)

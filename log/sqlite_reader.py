@@ -13,7 +13,7 @@ from .interface import (
     Isolation,
     OffsetOutOfRangeError,
     Record,
-    UnknownTopicError,
+    unknown_topic,
 )
 from .limits import check_seek
 from .sqlite_file import SqliteConnection, reading, writing
@@ -133,7 +133,7 @@ class SqliteReader:
             (self.topic,),
         ).fetchall()
         if not rows:
-            raise UnknownTopicError(f"there is no topic {self.topic!r} in this log")
+            raise unknown_topic(self.topic, "in this log")
         committed = self._isolation == "read_committed"
         return [
             _Span(row[0], row[1], row[2], row[3] if row[4] is None or not committed else row[4], row[3])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from .interface import LogError, LogUnavailableError, Message, ProducerFencedError, UnknownTopicError
+from .interface import LogError, LogUnavailableError, Message, ProducerFencedError, unknown_topic
 from .limits import TopicLimits, check_messages, limits_of
 from .sqlite_compaction import Cleaning, clean, cleaning_of
 from .sqlite_file import SqliteConnection, now_ms, writing
@@ -166,7 +166,7 @@ class SqliteWriter:
 def _look_up(db: sqlite3.Connection, name: str) -> _Topic:
     row = db.execute("SELECT id, config FROM topics WHERE name = ?", (name,)).fetchone()
     if row is None:
-        raise UnknownTopicError(f"there is no topic {name!r} in this log")
+        raise unknown_topic(name, "in this log")
     config = json.loads(row[1])
     ids = [i for (i,) in db.execute("SELECT id FROM partitions WHERE topic = ? ORDER BY number", (row[0],))]
     return _Topic(limits_of(len(ids), config), cleaning_of(config), ids)

@@ -47,8 +47,8 @@ async def check_topics(log: Log, wanted: list[TopicPlan]) -> list[str]:
         if info is None:
             problems.append(f"topic {plan.name} does not exist: `dgdm topics create`")
             continue
-        policy = info.config.get("cleanup.policy", "delete")
-        if policy != plan.config["cleanup.policy"]:
+        policy = info.config.get("cleanup.policy")
+        if policy not in (None, plan.config["cleanup.policy"]):  # None: this user may not see it
             problems.append(
                 f"topic {plan.name} has cleanup.policy={policy}, not {plan.config['cleanup.policy']}: {plan.why}"
             )

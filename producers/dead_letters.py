@@ -8,7 +8,7 @@ from ..log.interface import Message, RecordRejectedError
 from ..schemas.deadletters import ERROR, MESSAGE, OFFSET, PARTITION, TOPIC, TRUNCATED, dead_letter_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..log.interface import LogWriter, Record
     from ..schemas.reasons import InvalidEvent
@@ -38,14 +38,23 @@ class DeadLetterSink:
         """See that the topic exists. Raises UnknownTopicError."""
         await self._writer.partitions(self._topic)
 
-    async def put(self, source: str, record: Record, error: InvalidEvent) -> None:
-        """Keep a record of topic `source` for the next flush; a full buffer is flushed at once."""
-        ours = dead_letter_headers(error, source, record.partition, record.offset)
-        # A letter that was sent again and is bad again: what was wrong the last time no longer is of interest.
-        theirs = [(name, content or b"") for name, content in record.headers if name not in OURS]
-        letter = _cut(Message(record.key, record.value, [*theirs, *ours]), self._longest)
-        self._waiting.append(letter)
-        self._bytes += len(letter.value or b"") + len(letter.key or b"")
+    async def use(self, writer: LogWriter) -> None:
+        """Write through another writer from now on: what the last one did not have acknowledged is kept."""
+        self._writer = writer
+        await self.start()
+
+    async def put(self, source: str, refused: Iterable[tuple[Record, InvalidEvent]]) -> None:
+        """Keep records of topic `source` for the next flush; a full buffer is flushed at once.
+
+        All of them are kept before the log is asked for anything: when it does not answer none is lost.
+        """
+        for record, error in refused:
+            ours = dead_letter_headers(error, source, record.partition, record.offset)
+            # A letter that was sent again and is bad again: what was wrong the last time no longer is of interest.
+            theirs = [(name, content or b"") for name, content in record.headers if name not in OURS]
+            letter = _cut(Message(record.key, record.value, [*theirs, *ours]), self._longest)
+            self._waiting.append(letter)
+            self._bytes += len(letter.value or b"") + len(letter.key or b"")
         if len(self._waiting) >= BUFFERED or self._bytes >= BUFFERED_BYTES:
             await self.flush()
 

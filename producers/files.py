@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -73,11 +76,29 @@ def format_of(path: str) -> Format:
     return EXTENSIONS[extension]
 
 
+def require_input(path: str) -> None:
+    """Raises OSError when there is no file to be read at `path`."""
+    if path == "-":
+        return
+    mode = Path(path).stat().st_mode
+    why = errno.EISDIR if stat.S_ISDIR(mode) else None if os.access(path, os.R_OK) else errno.EACCES
+    if why is not None:
+        raise OSError(why, os.strerror(why), path)
+
+
 def open_input(path: str) -> IO[bytes]:
     """A file, unpacked when it ends in .gz; - is standard input. Raises OSError."""
     if path == "-":
-        return sys.stdin.buffer
+        return _standard_input()
     return cast("IO[bytes]", gzip.open(path, "rb")) if path.endswith(".gz") else Path(path).open("rb")
+
+
+def _standard_input() -> IO[bytes]:
+    """A second handle: a thread that waits in sys.stdin for ever would abort the interpreter at its end."""
+    try:
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except (OSError, ValueError):  # replaced by something that is no file
+        return sys.stdin.buffer
 
 
 def read_events(stream: IO[bytes], kind: Format) -> Iterator[GraphEvent | BadLine]:
@@ -133,6 +154,11 @@ def _edges(lines: Iterable[tuple[int, bytes] | BadLine]) -> Iterator[GraphEvent 
             continue
         number, line = item
         if line.startswith((b"#", b"%")):  # comments of the usual collections of graphs
+            continue
+        if line.startswith(b'{"'):  # split at its commas it would be an edge between two words of JSON
+            yield BadLine(
+                number, shortened(line), "a line of JSON, read as source,target: say --format jsonl"
+            )
             continue
         try:
             fields = _fields(line.decode())

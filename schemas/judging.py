@@ -115,6 +115,8 @@ class _Base64(str):
 
 def _from_base64(value: str) -> Vector:
     try:
+        if len(value) % 4:  # Python 3.11 takes padding where none belongs
+            raise binascii.Error
         raw = binascii.a2b_base64(value, strict_mode=True)
     except ValueError:
         raise InvalidEvent(Reason.WRONG_TYPE, f"features {shortened(value)} are not base64") from None
@@ -191,7 +193,7 @@ def _parsed(text: bytes) -> Any:
 def _require_plain(found: Any, value: bytes) -> None:
     """Text keys, no time stamps, not too deep."""
     level = [found]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for item in level:
             if isinstance(item, datetime):

@@ -30,7 +30,7 @@ def as_features(value: object) -> Vector:
         if not _are_numbers(value):
             raise InvalidEvent(Reason.WRONG_TYPE, f"features are one list of numbers, not {shortened(value)}")
         try:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is refused below
                 vector = np.array(value, np.float64).astype(np.float32)
         except OverflowError:  # an integer beyond the range of a double
             raise _not_finite(value) from None
@@ -45,7 +45,7 @@ def as_weight(value: object) -> float:
         raise InvalidEvent(Reason.WRONG_TYPE, f"a weight is a number, not {shortened(value)}")
     try:
         weight: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
-    except OverflowError:
+    except (OverflowError, struct.error):  # beyond the range of float32; an integer beyond that of any float
         weight = math.inf
     if 0 < weight < math.inf:
         return weight

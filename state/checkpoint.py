@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -68,7 +69,8 @@ class Position:
 
     event_offsets: dict[int, int] = field(default_factory=dict)
     last_records: dict[int, LastRecord] = field(default_factory=dict)
-    output_offsets: dict[int, int] | None = None  # frozen at the stored ones until the tail is republished
+    output_offsets: dict[int, int] = field(default_factory=dict)  # after what is committed, and held since
+    tail_owed: bool = True  # what consumers were sent after `output_offsets` is still to be sent again
 
 
 class Checkpoint:
@@ -81,20 +83,48 @@ class Checkpoint:
         store: GraphStore,
         owner: Owner,
         meta: Meta,
-        output: Output,
+        position: Position,
         dead_letters: DeadLetters,
         commit_group: Callable[[Mapping[int, int]], Awaitable[None]],
         kernel: OnKernelThread,
         report: Report,
+        stored: Callable[[float], None],
     ) -> None:
+        """`stored(seconds)` hears of each write the store has acknowledged, and how long it all took."""
         self.owner = owner
-        self.position = Position()
+        self.position = position
         self._meta = meta
-        self._graph, self._store = graph, store
-        self._output, self._dead_letters = output, dead_letters
+        self._graph, self._store, self._dead_letters = graph, store, dead_letters
+        self._output: Output | None = None
         self._commit_group, self._kernel, self._report = commit_group, kernel, report
+        self._stored = stored
         self._writing: asyncio.Task[None] | None = None
         self._went_back: tuple[Owner | None] | None = None
+
+    def attach(self, output: Output) -> None:
+        """Publish through this from now on: the first output, or the next after the log has failed.
+
+        What the last one wrote after its last commit may be seen by some consumers only: a tail is owed. A
+        write to the store goes on meanwhile.
+        """
+        self._output = output
+        self.position.tail_owed = True
+
+    @property
+    def meta(self) -> Meta:
+        """What a checkpoint would say now of the log and of the frozen settings; counts are the collector's."""
+        position = self.position
+        return replace(
+            self._meta,
+            event_offsets=dict(position.event_offsets),
+            output_offsets=dict(position.output_offsets),
+            last_records=dict(position.last_records),
+        )
+
+    @property
+    def went_back(self) -> bool:
+        """The store lost what it had acknowledged; the next commit writes everything."""
+        return self._went_back is not None
 
     @property
     def writing(self) -> bool:
@@ -116,24 +146,33 @@ class Checkpoint:
         While an earlier write still waits for the store only 1 and 2 are taken and False is returned: a
         transaction never outlives the checkpoint interval. Raises FencedError, LogError.
         """
+        assert self._output is not None, "attach an output first"
+        begun = time.monotonic()
         with self._step(Step.BARRIER):
             await self._dead_letters.flush()
         with self._step(Step.TRANSACTION):
             await self._output.commit()
+        if not self.position.tail_owed:
+            self.position.output_offsets = dict(self._output.output_offsets)
         if self.writing:
             return False
         await self.written()
         owner = self.owner._replace(sequence=self.owner.sequence + 1)
         with self._step(Step.GATHER):
-            meta = self._current_meta()
+            meta = self.meta
             if self._went_back is None:
                 changes = await self._kernel(lambda: collect(self._graph, meta))
-                write = self._write(owner, changes)
+                write = self._write(owner, changes, begun)
             else:
                 everything = await self._kernel(lambda: list(collect_all(self._graph, meta)))
-                write = self._rewrite(owner, everything, self._went_back[0])
+                write = self._rewrite(owner, everything, self._went_back[0], begun)
         self._writing = asyncio.create_task(write)
         return True
+
+    async def settled(self) -> None:
+        """Wait until no write is under way; cancelled, it leaves the write alone."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
 
     async def written(self) -> None:
         """Wait for the write under way. Raises FencedError."""
@@ -151,21 +190,10 @@ class Checkpoint:
         """Drop a write that still waits for the store: recovery finds out what it did."""
         if self._writing is not None:
             self._writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, FencedError):
-                await self._writing
+            await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
 
-    def _current_meta(self) -> Meta:
-        position = self.position
-        offsets = self._output.output_offsets if position.output_offsets is None else position.output_offsets
-        return replace(
-            self._meta,
-            event_offsets=dict(position.event_offsets),
-            output_offsets=dict(offsets),
-            last_records=dict(position.last_records),
-        )
-
-    async def _write(self, owner: Owner, changes: StoreChanges) -> None:
+    async def _write(self, owner: Owner, changes: StoreChanges, begun: float) -> None:
         """Repeat the same payload until its outcome is known: the store refuses it when it is already there."""
         with self._step(Step.STORE):
             try:
@@ -180,10 +208,11 @@ class Checkpoint:
                     log.warning("store_went_back", message="the store went back in time", stored=str(stored))
                     self._went_back = (stored,)
                     return
-        self.owner = owner
-        await self._group()
+        await self._done(owner, changes.meta, begun)
 
-    async def _rewrite(self, owner: Owner, everything: list[StoreChanges], over: Owner | None) -> None:
+    async def _rewrite(
+        self, owner: Owner, everything: list[StoreChanges], over: Owner | None, begun: float
+    ) -> None:
         """The store lost what it had acknowledged: write the whole graph beside the rest, then switch."""
         with self._step(Step.STORE):
             try:
@@ -192,8 +221,7 @@ class Checkpoint:
                 if conflict.stored != owner:
                     raise FencedError(f"the store is at {conflict.stored}") from conflict
         self._went_back = None
-        self.owner = owner
-        await self._group()
+        await self._done(owner, everything[-1].meta, begun)
 
     async def _insist(self, write: Callable[[], None]) -> None:
         pause = RETRY_FIRST
@@ -207,9 +235,11 @@ class Checkpoint:
             else:
                 return
 
-    async def _group(self) -> None:
+    async def _done(self, owner: Owner, meta: Meta, begun: float) -> None:
+        self.owner = owner
+        self._stored(time.monotonic() - begun)
         with self._step(Step.GROUP):
-            await self._commit_group(self.position.event_offsets)
+            await self._commit_group(meta.event_offsets)
 
     @contextlib.contextmanager
     def _step(self, step: Step) -> Iterator[None]:

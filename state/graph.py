@@ -66,6 +66,7 @@ class Publication:
     complete: bool
     sequence: int
     bound: list[float]
+    residual: float  # largest |R|, or ε; in units of the first column
     nodes: int
     arcs: int
 
@@ -186,11 +187,15 @@ class GraphState:
         g, scale = self.arrays, self.rules.scale
         if g.unknown[g.moved[: self.moved_count]].any():
             return [NO_PROMISE] * self.rules.features
-        residual = max(float(max_pending(g)), self.epsilon) + self.drift + ULP * self.peak
+        residual = self.residual() + self.drift + ULP * self.peak
         gap = max(self.tau, float(largest_gap(g)))
         written = ULP / 2 * (np.abs(self.rules.offset) + self.peak / scale)  # vectors travel as float32
         bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
         return bound
+
+    def residual(self) -> float:
+        """Largest |R|; ε when all are below."""
+        return max(float(max_pending(self.arrays)), self.epsilon)
 
     def gather(self, limit: int) -> Publication:
         """Copy what is to be published, at most `limit` vectors. `complete`: nothing was left behind."""
@@ -208,6 +213,7 @@ class GraphState:
             complete=self.moved_count == 0,
             sequence=self.sequence,
             bound=self.bound(),
+            residual=self.residual(),
             nodes=self.nodes,
             arcs=self.arcs,
         )
@@ -238,6 +244,10 @@ class GraphState:
     def forget_published(self) -> None:
         """Consumers lost everything: publish every vector again."""
         self.arrays.announced[:] = 0
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Every row awaits its publish decision again: a publication may have been lost on its way."""
         for row, node in enumerate(self.row_ids):
             if node is not None:
                 self.mark_moved(row)
@@ -289,7 +299,9 @@ class GraphState:
                 row, node = next(births)
                 self.row_ids[row] = node
                 self.new_ids[node] = row
-                self.owed_tombstones.pop(node, None)
+                if node in self.owed_tombstones:  # consumers still hold a vector of its former life
+                    del self.owed_tombstones[node]
+                    self.arrays.unknown[row] = 1
                 self.nodes += 1
                 continue
             row, node = next(deaths)

@@ -1,8 +1,10 @@
 """A worker's states and the steps of its protocols, as data.
 
 RESTORING → SERVING ⇄ PAUSED
-    ↑______↲          ↓
 every state → STOPPING → CLOSED;  every state but CLOSED → FENCED
+
+A log that fails leaves the graph in memory: SERVING → PAUSED, and back. Who has not served yet begins again:
+RESTORING → RESTORING.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ class WorkerState(StrEnum):
 
     RESTORING = "restoring"  # waits for the lease, loads, replays
     SERVING = "serving"  # applies and publishes
-    PAUSED = "paused"  # the store is away and the changed rows have reached their limit
+    PAUSED = "paused"  # the log is away, or the store is and the changed rows have reached their limit
     STOPPING = "stopping"  # publishes and stores what it has applied
     CLOSED = "closed"
     FENCED = "fenced"  # another worker owns the graph
@@ -26,11 +28,9 @@ SUCCESSORS: Final[dict[WorkerState, frozenset[WorkerState]]] = {
     WorkerState.RESTORING: frozenset(
         {WorkerState.RESTORING, WorkerState.SERVING, WorkerState.STOPPING, WorkerState.FENCED}
     ),
-    WorkerState.SERVING: frozenset(
-        {WorkerState.PAUSED, WorkerState.RESTORING, WorkerState.STOPPING, WorkerState.FENCED}
-    ),
+    WorkerState.SERVING: frozenset({WorkerState.PAUSED, WorkerState.STOPPING, WorkerState.FENCED}),
     WorkerState.PAUSED: frozenset(
-        {WorkerState.SERVING, WorkerState.RESTORING, WorkerState.STOPPING, WorkerState.FENCED}
+        {WorkerState.PAUSED, WorkerState.SERVING, WorkerState.STOPPING, WorkerState.FENCED}
     ),
     WorkerState.STOPPING: frozenset({WorkerState.CLOSED, WorkerState.FENCED}),
     WorkerState.FENCED: frozenset({WorkerState.CLOSED}),
@@ -39,7 +39,7 @@ SUCCESSORS: Final[dict[WorkerState, frozenset[WorkerState]]] = {
 
 
 class Step(StrEnum):
-    """The steps of recovery and of a commit, each reported before and after it is taken."""
+    """The steps of recovery, of serving and of a commit, each reported before and after it is taken."""
 
     LEASE = "lease"
     TOKEN = "token"  # noqa: S105 - a step's name
@@ -48,6 +48,8 @@ class Step(StrEnum):
     TAIL = "tail"
     REPLAY = "replay"
     ANNOUNCE = "announce"
+    PUSH = "push"
+    PUBLISH = "publish"
     BARRIER = "barrier"
     TRANSACTION = "transaction"
     GATHER = "gather"

@@ -59,6 +59,11 @@ class Broker:
         """Address for `open_log`."""
         return f"kafka://{self.bootstrap}"
 
+    @property
+    def folder(self) -> Path:
+        """Of its files."""
+        return self._folder
+
     def kill9(self) -> None:
         """SIGKILL; returns when it is gone."""
         self._run("kill9", "1")

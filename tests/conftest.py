@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,6 +31,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("ci", settings.get_profile("dev"), database=None)
+settings.register_profile(  # a mutant is red at the first example that fails, be it as small as it may
+    "mutants", settings.get_profile("dev"), database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "dev"))
 
 
@@ -38,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before Hypothesis' own plugin reads it. A seed, not `derandomize`: it can be changed and printed.
     if config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(SEED)
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a script: children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from dgdm.log import Log, Message, open_log
 from dgdm.log.sqlite import SqliteLog
+from dgdm.log.sqlite_file import create_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -98,6 +99,8 @@ class Place:
         self.is_kafka = url.startswith("kafka")
         self.closing = contextlib.AsyncExitStack()
         self.log: Log = open_log(url)
+        if isinstance(self.log, SqliteLog):
+            create_file(Path(url.removeprefix("sqlite:///")))  # a broker is there before its topics
 
     async def close(self) -> None:
         """Close what was started, then the log."""

@@ -65,6 +65,11 @@ class RedisProcess:
         return f"unix://{self.socket}?db=0"
 
     @property
+    def folder(self) -> Path:
+        """Of its files."""
+        return self._directory
+
+    @property
     def tcp_url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -109,6 +114,17 @@ class RedisProcess:
         """Forget everything on disk; the server must not be running."""
         assert self._process is None
         shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+
+    def backup(self) -> Path:
+        """A copy of its append-only files as they are now."""
+        copy = Path(tempfile.mkdtemp(dir=self._directory)) / "copy"
+        shutil.copytree(self._directory / "appendonlydir", copy)
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Go back to a copy; the server must not be running."""
+        self.wipe()
+        shutil.copytree(copy, self._directory / "appendonlydir")
 
     def close(self) -> None:
         """Kill it and remove its files."""

@@ -50,7 +50,8 @@ async def test_a_week_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "kill -9" in lines
     assert "It is back" in lines
     assert "most alike" in lines
-    assert lines.count("min late. ") >= 4
+    assert lines.count("for the first time, where flights arrive ") == 3
+    assert lines.count(" moved, ") == lines.count(" ms later.") >= 4
     assert processes_of(kept) == []
 
     log = open_log(f"sqlite:///{kept}/log.db")
@@ -82,7 +83,7 @@ def test_interrupted_it_stops_its_worker_and_removes_its_files(
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if "min late" in line:  # the first story: events flow
+            if "ms later" in line:  # the first story: events flow
                 break
         assert len(processes_of(tmp_path)) == 1
         demo.send_signal(number)

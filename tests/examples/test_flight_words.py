@@ -14,8 +14,6 @@ from dgdm.examples.flight_words import (
     conclusions,
     flights_of,
     moment,
-    ripple,
-    stories,
 )
 from dgdm.examples.flights import ALPHA
 from dgdm.schemas.events import AddEdge, SetFeatures, encode_event
@@ -65,26 +63,6 @@ def test_closest_pair_is_the_one_a_loop_finds() -> None:
     distances = [(float(((vectors[i] - vectors[j]) ** 2).sum()), i, j) for i in range(300) for j in range(i)]
     _, i, j = min(distances)
     assert closest(vectors, block=64) == (j, i)
-
-
-def test_stories_are_the_latest_landings(year: Year) -> None:
-    told = stories(year, 0, 30 * 1440, 3)
-    assert len(told) == 3
-    for n, story in enumerate(told):
-        part = year.landed & (year.arrived >= n * 14_400) & (year.arrived < (n + 1) * 14_400)
-        assert year.arrival_delay[story.flight] == year.arrival_delay[part].max()
-        assert story.minute == year.arrived[story.flight]
-
-
-def test_a_ripple_tells_who_moved(year: Year) -> None:
-    story = stories(year, 0, 1440, 1)[0]
-    old, new = np.zeros(8, np.float32), np.full(8, EXPOSURE, np.float32)
-    now = {story.tail: new, "JFK": new, "LAX": new}
-    text = ripple(story, year, {story.tail: old, "JFK": old}, now, 12.4)
-    assert "went from 0.00 to 1.00 min; 1 other vector moved, 1 stayed as they were; known 12 ms" in text
-    assert "It is new" in ripple(story, year, {story.tail: None}, now, 1)
-    assert "stays at 1.0 min" in ripple(story, year, {}, now, 1)
-    assert "not published yet" in ripple(story, year, {}, {}, 1)
 
 
 def test_moments_are_in_new_york() -> None:

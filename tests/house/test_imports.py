@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {"tests", "benchmarks", "docs", "deploy"}  # nothing in the house may know these
 
 LOWER = {"schemas", "log", "diffusion", "state", "consumers", "producers", "settings"}
-COMMANDS = {"audit", "producing", "exporting", "doctor"}  # what a command does, without its words
+COMMANDS = {"audit", "producing", "tailing", "exporting", "doctor"}  # what a command does, without its words
 MAY_KNOW: dict[str, set[str]] = {
     "schemas": set(),
     "log": set(),
@@ -31,19 +31,22 @@ MAY_KNOW: dict[str, set[str]] = {
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
-    "producing": {"settings", "connections", "producers"},
+    "producing": {"settings", "connections", "producers", "schemas"},
     "exporting": {"settings", "connections", "consumers"},
+    "tailing": {"settings", "connections", "consumers", "log", "schemas"},
     "doctor": LOWER | {"connections", "tpu"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
-    "worker": LOWER | {"streaming", "connections", "telemetry", "pipeline"},
+    "session": LOWER | {"connections", "telemetry", "pipeline"},
+    "worker": LOWER | {"connections", "telemetry", "pipeline", "session"},
     "examples": LOWER | {"streaming", "connections", "tpu"},
-    "options": {"tpu"},
+    "options": {"settings", "log", "state", "tpu"},
     "model_commands": {"options", "telemetry", "tpu"},
     "tpu_commands": {"options", "tpu"},
     "cli": LOWER
     | COMMANDS
-    | {"streaming", "connections", "telemetry", "worker", "examples", "model_commands", "tpu_commands"},
+    | {"options", "streaming", "connections", "telemetry", "worker", "examples"}
+    | {"model_commands", "tpu_commands"},
     "__main__": {"cli"},
     "__init__": LOWER | {"streaming", "tpu"},  # lazily: see the last tests
 }
@@ -60,8 +63,8 @@ ONLY_IN: dict[str, set[str]] = {
     "sqlite3": {"log", "state"},
     "typer": {"cli", "options", "model_commands", "tpu_commands"},
     "rich": {"cli", "options", "examples"},
-    "pydantic": {"settings", "cli"},
-    "pydantic_settings": {"settings", "cli"},
+    "pydantic": {"settings", "options"},
+    "pydantic_settings": {"settings"},
 }
 NOT_IN_KERNELS = {"asyncio", "socket", "subprocess", "threading", "os", "pathlib", "io", "structlog", "time"}
 

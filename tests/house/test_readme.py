@@ -88,6 +88,18 @@ def test_the_examples_in_python_are_true() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
+def test_every_choice_of_tests_chooses_some() -> None:
+    names = [
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    ]
+    chosen = [word for page in PAGES for word in re.findall(r'ARGS="-k (\w+)', page.read_text())]
+    assert {"killed", "grow"} <= set(chosen)
+    for word in chosen:
+        assert any(word in name for name in names), f"-k {word}"
+
+
 def test_the_diagram_of_states_is_the_table() -> None:
     from dgdm.state.lifecycle import SUCCESSORS
 
@@ -96,11 +108,22 @@ def test_the_diagram_of_states_is_the_table() -> None:
     assert drawn == {(old.name, new.name) for old, successors in SUCCESSORS.items() for new in successors}
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+                there = page.parent / target if target else page
+                assert there.exists(), f"{page.relative_to(ROOT)} links to {target}"
+                assert not anchor or anchor in anchors_of(there), (
+                    f"{page.relative_to(ROOT)}: {target}#{anchor}"
+                )
 
 
 def test_every_variable_the_pages_name_is_a_setting() -> None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from logtools import messages, read_to_end, values
 
-from dgdm.log import LogError, LogUnavailableError, open_log, sqlite_compaction, sqlite_file
+from dgdm.log import (
+    LogError,
+    LogUnavailableError,
+    UnknownTopicError,
+    open_log,
+    sqlite_compaction,
+    sqlite_file,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +65,24 @@ async def test_a_log_of_another_format(tmp_path: Path):
 async def test_a_folder_and_a_place_that_cannot_be(tmp_path: Path):
     assert "is a folder" in await refusal(tmp_path)
     (tmp_path / "file").write_text("")
-    assert "cannot be opened" in await refusal(tmp_path / "file" / "log.db")
+    log = open_log(f"sqlite:///{tmp_path}/file/log.db")
+    with pytest.raises(LogError, match="cannot be opened"):
+        await log.create("a", 1, {})
+    await log.close()
+
+
+async def test_a_name_mistyped_leaves_nothing_behind(tmp_path: Path):
+    log = open_log(f"sqlite:///{tmp_path}/folder/lgo.db")
+    assert await log.describe(["a"]) == {}
+    for client in (log.reader("a", "read_committed"), log.writer(), log.transactional_writer("w", 10)):
+        with pytest.raises(
+            UnknownTopicError,
+            match=r"there is no log .*folder.lgo\.db: run this where `dgdm up` runs, name another file",
+        ):
+            await client.start()
+        await client.close()
+    await log.close()
+    assert not (tmp_path / "folder").exists()
 
 
 async def test_folders_on_the_way_are_made_and_first_openers_do_not_collide(tmp_path: Path):

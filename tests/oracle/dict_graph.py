@@ -13,6 +13,7 @@ from scipy.sparse import linalg
 from .foreign_wire import Event, read
 
 FLOOR = 2.5e-5  # share of a feature's size below which float32 cannot keep an accuracy
+FARTHEST = float(np.finfo(np.float32).max) / 8  # from its offset, in units of the first column
 SMALL = 2_000  # rows up to which a direct solve costs nothing
 Edge = tuple[str, str]
 
@@ -90,8 +91,9 @@ class Oracle:
         if event.features is not None:
             if len(event.features) != self.features:
                 return "wrong-length"
-            if self._below_floor(event.features):
-                return "float32-floor"
+            too_large = self._too_large(event.features)
+            if too_large is not None:
+                return too_large
         if missing and event.kind != "AddNode" and self.unknown_nodes == "reject":
             return "unknown-node"
         if missing and self._full(len(self.x), len(missing), self.max_nodes):
@@ -104,11 +106,16 @@ class Oracle:
     def _full(count: int, more: int, limit: int | None) -> bool:
         return limit is not None and count + more > limit
 
-    def _below_floor(self, x: np.ndarray) -> bool:
+    def _too_large(self, x: np.ndarray) -> str | None:
+        """The first column that is too far from its offset decides."""
         if self.accuracy is None:
-            return False
+            return None
+        accuracy = np.broadcast_to(np.asarray(self.accuracy, np.float64), x.shape)
         size = np.abs(x.astype(np.float64) - np.asarray(self.offset, np.float64))
-        return bool((size > np.asarray(self.accuracy, np.float64) / FLOOR).any())
+        for far, own in zip(size, accuracy, strict=True):
+            if far > min(own / FLOOR, FARTHEST * own / accuracy[0]):
+                return "not-finite" if far > FARTHEST * own / accuracy[0] else "float32-floor"
+        return None
 
     def _added(self, edge: Edge, event: Event) -> np.float32:
         if event.op == "set":

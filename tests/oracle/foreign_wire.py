@@ -151,7 +151,7 @@ def _id(fields: dict[str, Any], name: str) -> str:
 
 def _float32(number: float) -> np.float32:
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             rounded = np.float32(float(number))
     except OverflowError:
         _refuse("not-finite")

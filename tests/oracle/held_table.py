@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def table(records: Iterable[tuple[bytes, bytes | None]]) -> dict[str, np.ndarray]:
-    """Vectors float32 [F] by id after (key, value) records in log order: the last one per key counts."""
-    held: dict[str, np.ndarray] = {}
+def table(
+    records: Iterable[tuple[bytes, bytes | None]], held: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Vectors float32 [F] by id after (key, value) records in log order: the last one per key counts.
+
+    `held` is what was held before them, and is changed.
+    """
+    held = {} if held is None else held
     for key, value in records:
         node = key.decode("utf-8")
         if value is None:

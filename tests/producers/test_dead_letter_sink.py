@@ -45,7 +45,7 @@ def record(
 async def test_a_letter_is_the_record_and_what_was_wrong(place: Place):
     topic = await place.new_topic()
     sink = await sink_of(place, topic)
-    await sink.put("dgdm.events", record(headers=[("trace", b"\x00\xff"), ("trace", b"2")]), ERROR)
+    await sink.put("dgdm.events", [(record(headers=[("trace", b"\x00\xff"), ("trace", b"2")]), ERROR)])
     assert await letters(place, topic) == []
     await sink.flush()
     (letter,) = await letters(place, topic)
@@ -65,8 +65,8 @@ async def test_a_letter_is_the_record_and_what_was_wrong(place: Place):
 async def test_null_key_and_null_value_stay_null(place: Place):
     topic = await place.new_topic()
     sink = await sink_of(place, topic)
-    await sink.put("e", record(key=None, value=None), ERROR)
-    await sink.put("e", record(key=b"", value=b""), ERROR)
+    await sink.put("e", [(record(key=None, value=None), ERROR)])
+    await sink.put("e", [(record(key=b"", value=b""), ERROR)])
     await sink.flush()
     assert [(r.key, r.value) for r in await letters(place, topic)] == [(None, None), (b"", b"")]
     assert not any(name == "dgdm-truncated" for r in await letters(place, topic) for name, _ in r.headers)
@@ -76,7 +76,7 @@ async def test_headers_that_pretend_to_be_ours_are_replaced(place: Place):
     topic = await place.new_topic()
     sink = await sink_of(place, topic)
     old = [("dgdm-error", b"null-value"), ("dgdm-offset", b"7"), ("dgdm-truncated", b"1"), ("mine", b"x")]
-    await sink.put("e", record(headers=old), ERROR)
+    await sink.put("e", [(record(headers=old), ERROR)])
     await sink.flush()
     (letter,) = await letters(place, topic)
     names = [name for name, _ in letter.headers]
@@ -91,7 +91,7 @@ async def test_what_is_too_large_is_cut_and_says_so(place: Place):
     huge = record(b"k" * 1_000_000, b"v" * 10_000_000, [("a", b"1"), ("h", b"x" * 900_000), ("z", b"2")])
     many = record(headers=[(f"h{i}", b"") for i in range(100_000)])
     for bad in (huge, many):
-        await sink.put("e", bad, ERROR)
+        await sink.put("e", [(bad, ERROR)])
     await sink.flush()
     first, second = await letters(place, topic)
     assert first.key == b"k" * (LONGEST // 4)
@@ -111,14 +111,14 @@ async def test_a_topic_that_takes_little_gets_little(place: Place):
     sink = await sink_of(place, topic)
     bad = [record(b"k" * 5_000, b"v" * size, [("h", b"x" * 5_000)], size) for size in (10, 2_900, 400_000)]
     for one in bad:
-        await sink.put("e", one, ERROR)
+        await sink.put("e", [(one, ERROR)])
     await sink.flush()
     found = await letters(place, topic)
     assert [dict(r.headers)["dgdm-offset"] for r in found] == [b"10", b"2900", b"400000"]
     assert [dict(r.headers)["dgdm-truncated"] for r in found] == [b"10", b"2900", b"400000"]
     assert [dict(r.headers)["dgdm-error"] for r in found] == [b"bad-weight"] * 3
     assert found[0].value == b"v" * 10
-    await sink.put("e", record(), ERROR)
+    await sink.put("e", [(record(), ERROR)])
     await sink.flush()
     assert (await letters(place, topic))[-1].value == b"v"
 
@@ -126,7 +126,7 @@ async def test_a_topic_that_takes_little_gets_little(place: Place):
 async def test_a_compacted_topic_stops_nothing_either(place: Place):
     topic = await place.new_topic(1, {"cleanup.policy": "compact"})
     sink = await sink_of(place, topic)
-    await sink.put("e", record(key=None), ERROR)
+    await sink.put("e", [(record(key=None), ERROR)])
     await sink.flush()
     assert [r.key for r in await letters(place, topic)] == [b""]
 
@@ -146,7 +146,7 @@ async def test_no_record_makes_it_raise(tmp_path: Path, seed: int):
     for offset in range(200):
         names = ["", "ü", "dgdm-error", "\x00", "n" * 5_000, "x"]
         headers: list[Any] = [(rng.choice(names), noise()) for _ in range(rng.randrange(5))]
-        await sink.put("e", Record(0, offset, 0, noise(), noise(), headers), ERROR)
+        await sink.put("e", [(Record(0, offset, 0, noise(), noise(), headers), ERROR)])
     await sink.flush()
     reader = log.reader("d", "read_committed")
     await reader.start()
@@ -161,10 +161,10 @@ async def test_a_full_buffer_is_flushed_at_once(place: Place):
     topic = await place.new_topic()
     sink = await sink_of(place, topic)
     for offset in range(BUFFERED):
-        await sink.put("e", record(offset=offset), ERROR)
+        await sink.put("e", [(record(offset=offset), ERROR)])
     assert len(await letters(place, topic)) == BUFFERED
     for offset in range(40):
-        await sink.put("e", record(value=b"v" * LONGEST, offset=offset), ERROR)
+        await sink.put("e", [(record(value=b"v" * LONGEST, offset=offset), ERROR)])
     assert len(await letters(place, topic)) > BUFFERED
 
 
@@ -180,7 +180,7 @@ async def test_what_was_not_acknowledged_is_kept_for_the_next_flush(place: Place
 
     writer.append = flaky  # type: ignore[method-assign]
     sink = DeadLetterSink(writer, topic)
-    await sink.put("e", record(), ERROR)
+    await sink.put("e", [(record(), ERROR)])
     with pytest.raises(LogUnavailableError):
         await sink.flush()
     await sink.flush()

@@ -28,6 +28,12 @@ from dgdm.schemas.reasons import InvalidEvent, Reason
 EDGE = {"type": "AddEdge", "source": "a", "target": "b"}
 NODE = {"type": "AddNode", "id": "a"}
 
+
+def nested(depth: int) -> list[Any]:
+    """Lists inside each other."""
+    return [nested(depth - 1)] if depth > 1 else []
+
+
 BAD: list[tuple[str, Any, Reason]] = [
     ("null", None, Reason.NULL_VALUE),
     ("empty", b"", Reason.UNDECODABLE),
@@ -37,6 +43,7 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("bad UTF-8 in MessagePack", b"\x82\xa4type\xaaRemoveNode\xa2id\xa1\xff", Reason.UNDECODABLE),
     ("lone surrogate", b'{"type":"AddNode","id":"\\ud800"}', Reason.BAD_ID),
     ("deep nesting", b'{"x":' * 100_000, Reason.UNDECODABLE),
+    ("65 deep", {**NODE, "x": nested(64)}, Reason.UNDECODABLE),
     ("trailing bytes", msgpack.packb(NODE) + b"\x00", Reason.UNDECODABLE),
     ("a list", [1, 2], Reason.WRONG_TYPE),
     ("a number", 7, Reason.WRONG_TYPE),
@@ -53,6 +60,7 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("a map of features", {**NODE, "features": {"a": 1}}, Reason.WRONG_TYPE),
     ("odd bytes", {**NODE, "features": b"123"}, Reason.WRONG_TYPE),
     ("not base64", {**NODE, "features": "?"}, Reason.WRONG_TYPE),
+    ("base64 padded in excess", b'{"type":"AddNode","id":"a","features":"AACAPwAA==="}', Reason.WRONG_TYPE),
     ("empty id", {**NODE, "id": ""}, Reason.BAD_ID),
     ("id of 257 bytes", {**NODE, "id": "a" * 257}, Reason.BAD_ID),
     ("id of 257 bytes in Unicode", {**NODE, "id": "a" + "ü" * 128}, Reason.BAD_ID),
@@ -63,6 +71,8 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("NaN weight", {**EDGE, "weight": float("nan")}, Reason.NOT_FINITE),
     ("infinite weight", {**EDGE, "weight": float("inf")}, Reason.NOT_FINITE),
     ("weight beyond float32", {**EDGE, "weight": 1e39}, Reason.NOT_FINITE),
+    ("integer weight beyond float32", json.dumps({**EDGE, "weight": 10**39}).encode(), Reason.NOT_FINITE),
+    ("integer weight beyond a double", json.dumps({**EDGE, "weight": 10**399}).encode(), Reason.NOT_FINITE),
     ("NaN feature", {**NODE, "features": [float("nan")]}, Reason.NOT_FINITE),
     ("NaN feature bytes", {**NODE, "features": struct.pack("<f", float("nan"))}, Reason.NOT_FINITE),
     ("feature beyond float32", {**NODE, "features": [1e39]}, Reason.NOT_FINITE),
@@ -96,6 +106,10 @@ def test_ten_megabytes_are_judged_like_any_other_value() -> None:
 def test_ids_are_text_byte_for_byte(id_: Any) -> None:
     raw = json.dumps({"type": "RemoveNode", "id": id_}).encode()
     assert decode_event(raw) == RemoveNode(str(id_))
+
+
+def test_64_lists_and_maps_inside_each_other_are_not_too_deep() -> None:
+    assert decode_event(msgpack.packb({**EDGE, "more": nested(63)})) == AddEdge("a", "b")
 
 
 @pytest.mark.parametrize("before", [b"", b" \n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf  "])

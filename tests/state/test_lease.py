@@ -105,8 +105,7 @@ def test_the_keeper_outlives_many_ttls_publishes_its_state_and_gives_up_at_the_e
 ) -> None:
     changed: list[bool] = []
     with LeaseKeeper(connect, "A", "RESTORING", SHORT, changed.append) as keeper:
-        poll_until(lambda: state_of(store) == "RESTORING")
-        assert keeper.held
+        poll_until(lambda: state_of(store) == "RESTORING" and keeper.held)
         for state in ("SERVING", "PAUSED", "SERVING"):
             keeper.state = state
             poll_until(lambda state=state: state_of(store) == state)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from away import Away
 from brokers import shared_broker
+from processes import settings_of
 from stores import running_redis
 
 from dgdm.settings import Settings
-
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -25,22 +25,14 @@ def redis_url() -> Any:
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka-redis", marks=pytest.mark.integration)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings of a graph of its own, quick to take over and to checkpoint."""
-    name = f"g{os.getpid()}-{next(_numbers)}"
+    """Settings of a graph of its own, on each pair."""
     if request.param == "sqlite":
-        log, store = f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db"
-    else:
-        log, store = shared_broker().url, request.getfixturevalue("redis_url")
-    return Settings(
-        log=log,
-        store=store,
-        graph=name,
-        features=4,
-        accuracy=[0.01],
-        checkpoint_interval=0.3,
-        lease_ttl=0.5,
-        events_topic=f"{name}.events",
-        embeddings_topic=f"{name}.embeddings",
-        progress_topic=f"{name}.progress",
-        dead_letters_topic=f"{name}.dead-letters",
-    )
+        return settings_of(f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db")
+    return settings_of(shared_broker().url, request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def away(settings: Settings) -> Iterator[Away]:
+    """A store that can be taken away."""
+    with contextlib.ExitStack() as stack:
+        yield Away(settings, stack)

@@ -1,0 +1,74 @@
+"""The first promise, record by record: as of each progress record, what a consumer holds is within its bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import oracle
+import pytest
+from processes import WorkerProcess, read_all
+from streams import producer, some_events
+
+from dgdm.connections import connect_log
+from dgdm.log.topics import plans
+from dgdm.settings import Settings
+
+SAMPLED = 60  # progress records, evenly
+PACES = {
+    "all at once": {"publish_limit": 50_000},
+    "in portions": {"publish_limit": 20, "max_staleness": 0.02},
+    "catching up": {"catch_up": 200, "max_staleness": 0.02},
+}
+
+
+@pytest.mark.parametrize("pace", PACES)
+async def test_every_progress_record_is_true(settings: Settings, tmp_path: Path, pace: str) -> None:
+    given = settings.model_copy(update=PACES[pace] | {"batch": 20, "progress_interval": 0.0})
+    log = connect_log(given)
+    try:
+        names = (given.events_topic, given.embeddings_topic, given.progress_topic)
+        for plan in plans(*names, given.dead_letters_topic):
+            await log.create(
+                plan.name, 1, {**plan.config, "min.cleanable.dirty.ratio": "1"}
+            )  # nothing is forgotten
+    finally:
+        await log.close()
+    async with producer(given) as events:
+        with WorkerProcess(given, tmp_path) as worker:
+            await worker.serves()
+            for number, event in enumerate(some_events(5, 3_000, nodes=100)):
+                await events.send(event)
+                if number % 250 == 249:
+                    await events.visible(60)
+            assert await worker.stop() == 0
+    records = await read_all(given, given.progress_topic, "read_uncommitted")
+    told = [msgpack.unpackb(record.value, strict_map_key=False) for record in records]
+    assert len(told) > 10
+    await require_true(given, told[:: max(1, len(told) // SAMPLED)] + told[-1:])
+
+
+async def require_true(settings: Settings, told: list[dict[str, Any]]) -> None:
+    """Each against the oracle's graph at its event offsets, and the table at its output offsets."""
+    events = await read_all(settings, settings.events_topic)
+    outputs = await read_all(settings, settings.embeddings_topic, "read_uncommitted")
+    truth, held = oracle.Oracle(4), dict[str, Any]()
+    applied = read = 0
+    for progress in told:
+        while applied < len(events) and events[applied].offset < progress["event_offsets"][0]:
+            truth.apply(events[applied].value)
+            applied += 1
+        end = read
+        while end < len(outputs) and outputs[end].offset < progress["output_offsets"].get(0, 0):
+            end += 1
+        oracle.table(((record.key, record.value) for record in outputs[read:end]), held)
+        read = end
+        assert progress["sequence"] == truth.sequence
+        assert (progress["nodes"], progress["arcs"]) == (len(truth.x), len(truth.weights()))
+        exact = truth.exact()
+        assert held.keys() <= exact.keys()
+        for node, vector in held.items():
+            assert abs(vector - exact[node]).max() <= max(progress["bound"]), (node, progress)
+    assert held.keys() == exact.keys()
+    assert max(told[-1]["bound"]) <= settings.accuracy[0]
