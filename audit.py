@@ -145,15 +145,11 @@ async def _graph_at(
         while any(source.reader.positions().get(p, 0) < end for p, end in progress.event_offsets.items()):
             batch = await source.poll(50_000, 1.0)
             within = [
-                event
-                for event, record in zip(batch.events, batch.records, strict=True)
+                record.value
+                for record in batch.records
                 if record.offset < progress.event_offsets.get(record.partition, 0)
             ]
-            at = 0
-            while at < len(within):
-                staged = graph.stage(within, at)
-                graph.run(staged, push=False)
-                at = staged.consumed
+            graph.apply(within, push=False)
         if graph.sequence != progress.sequence:
             raise NothingToCertifyError(
                 f"up to that progress record the log holds {graph.sequence} events that can be applied, and the worker "

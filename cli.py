@@ -360,7 +360,7 @@ def demo(
 @app.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile the kernels, so that no event waits for it."""
-    from .state.graph import warm_up as compile_kernels
+    from .state.warming import warm_up as compile_kernels
 
     for directed in (False, True):
         compile_kernels(directed)

@@ -9,7 +9,7 @@ import numpy as np
 from .log import open_log
 from .log.security import KafkaSecurity
 from .state import open_store
-from .state.staging import Rules
+from .state.rules import Rules
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import structlog
 
-from .consumers.events import LOOK, EventBatch, EventSource
+from .consumers.events import EventBatch, EventSource
 from .schemas.progress import Progress
 from .state.deadline import Deadline
 from .state.lifecycle import Step, WorkerState
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .consumers.tail import Tail
     from .producers.dead_letters import DeadLetterSink
     from .producers.embeddings import EmbeddingSink
+    from .schemas.reasons import InvalidEvent
     from .settings import Settings
     from .state.checkpoint import Checkpoint, Report
     from .state.graph import GraphState, Publication
@@ -30,7 +31,9 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 IDLE = 0.2  # seconds one poll waits for the first record
+LOOK = 0.5  # seconds between two looks at the end of the log in a pause
 LARGEST_WRITE = 256 << 20  # bytes of one checkpoint, about: what a store takes in one transaction
+SOLVE_SHARE = 9  # times as long as a solve took, the next one is put off while a large backlog is worked off
 SLICE = 0.25  # seconds the kernel thread may push before the loop has its say again
 
 
@@ -47,6 +50,13 @@ class KernelThread:
     def close(self) -> None:
         """Wait for what runs."""
         self._pool.shutdown()
+
+
+class _Turn(NamedTuple):
+    """What one turn of the kernel thread came to."""
+
+    refused: list[tuple[int, InvalidEvent]]
+    publication: Publication | None
 
 
 class Pipeline:
@@ -73,11 +83,15 @@ class Pipeline:
         self._enter, self._report = enter, report
         self._polling: asyncio.Task[EventBatch] | None = None
         self._publishing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._arrived: list[Publication] = []  # acknowledged, and P has not followed yet
         self._told: dict[int, int] | None = None  # event offsets of the last progress record
         self._told_at = 0.0
-        self._solved_at = time.monotonic()
+        self._solved_at, self._solve_seconds = time.monotonic(), 0.0
+        self._solving_since: float | None = None
         self._stored_at = time.monotonic()
         self._floor_told = False
+        self._sealing: asyncio.Task[None] | None = None
         self._changed = False  # since the last checkpoint
         width = graph.rules.features
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
@@ -90,15 +104,14 @@ class Pipeline:
         while not self._stop.is_set():
             if self._graph.sequence >= tail.sequence or all(offsets.get(p, 0) >= e for p, e in ends.items()):
                 break
-            await self._apply(await self._next_batch(), push=False)
+            await self._advance(await self._next_batch(), push=False, limit=None)
             offsets = self._checkpoint.position.event_offsets
             await self._commit_if_due()
         self._report(Step.REPLAY, "after")
         if self._stop.is_set():
             return
         self._report(Step.ANNOUNCE, "before")
-        while not await self._kernel(lambda: self._graph.push(Deadline.after(SLICE))):
-            pass
+        await self._push_all()
         await self._publish_all()
         self._checkpoint.position.tail_owed = False
         self._changed = True
@@ -108,10 +121,10 @@ class Pipeline:
         """Apply, publish and store until `stop` is set. Raises LogError, FencedError."""
         while not self._stop.is_set():
             batch = await self._next_batch()
-            await self._apply(batch, push=not self._catching_up())
-            if not self._catching_up() and self._graph.pending_count:
-                await self._kernel(lambda: self._graph.push(Deadline.after(SLICE)))
-            await self._publish_if_free()
+            if self._catching_up():
+                await self._advance(batch, push=False, limit=0 if self._late() else None)
+            else:
+                await self._advance(batch, push=True, limit=self._settings.publish_limit)
             await self._commit_if_due()
             await self._pause_if_full()
 
@@ -119,21 +132,21 @@ class Pipeline:
         """Publish and store everything applied. Raises LogError, FencedError."""
         await self._stop_polling()
         if not self._checkpoint.position.tail_owed:  # else consumers may hold something newer than this
-            while not await self._kernel(lambda: self._graph.push(Deadline.after(SLICE))):
-                pass
+            await self._push_all()
             await self._publish_all()
         stored = False
         while not stored:  # a write may be under way, or find that the store went back in time
-            stored = await self._checkpoint.commit()
+            stored = await self._commit()
             await self._checkpoint.written()
             stored = stored and not self._checkpoint.went_back
 
     async def close(self) -> None:
         """Drop what is under way to and from the log; a write to the store goes on."""
         await self._stop_polling()
-        if self._publishing is not None:
-            self._publishing.cancel()
-            await asyncio.gather(self._publishing, return_exceptions=True)
+        writing = [task for task in (self._publishing, self._telling, self._sealing) if task is not None]
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
 
     # -- in
 
@@ -148,7 +161,7 @@ class Pipeline:
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not self._polling.done():
-            return EventBatch()
+            return EventBatch((), {}, {})
         task, self._polling = self._polling, None
         batch = task.result()
         # Read and decoded while the kernel works on this batch.
@@ -161,104 +174,146 @@ class Pipeline:
             await asyncio.gather(self._polling, return_exceptions=True)
             self._polling = None
 
-    async def _apply(self, batch: EventBatch, *, push: bool) -> None:
-        """The log is asked for nothing until position and graph agree again: it may fail then."""
-        refused = list(batch.invalid)
-        start, before = 0, self._graph.sequence
-        while start < len(batch.events):
-            staged = self._graph.stage(batch.events, start)
+    async def _advance(self, batch: EventBatch, *, push: bool, limit: int | None) -> None:
+        """One turn of the kernel thread, then what it asks of the loop.
+
+        At most `limit` vectors are published: with 0 consumers hear how far and how exact it is, with None nothing.
+        The log is asked for nothing until position and graph agree again: it may fail then.
+        """
+        position, graph = self._checkpoint.position, self._graph
+        offsets = dict(batch.offsets) or position.event_offsets
+        before = graph.sequence
+        self._settle()
+        limit = limit if self._publishing is None else None
+        if batch.records:
             self._report(Step.PUSH, "before")
-            ran = await self._kernel(
-                partial(self._graph.run, staged, push=push, deadline=Deadline.after(SLICE))
-            )
+        turn = await self._kernel(
+            partial(self._turn, [r.value for r in batch.records], offsets, push=push, limit=limit)
+        )
+        if batch.records:
             self._report(Step.PUSH, "after")
-            refused += [(batch.records[index], error) for index, error in staged.rejected + ran.rejected]
-            start = staged.consumed
         if batch.records and self._oldest is None:
             self._oldest = batch.records[0].timestamp
-        if batch.offsets and batch.offsets != self._checkpoint.position.event_offsets:
-            self._checkpoint.position.event_offsets = batch.offsets
+        if offsets != position.event_offsets:
+            position.event_offsets = offsets
             self._changed = True
         for partition, last in batch.last.items():
-            self._checkpoint.position.last_records[partition] = LastRecord(*last)
-        self._metrics.count_events(self._graph.sequence - before)
-        self._metrics.count_refused(error.reason.value for _, error in refused)
-        self._metrics.lag.set(self._source.behind(self._checkpoint.position.event_offsets))
-        self._metrics.dirty.set(self._graph.dirty_count)
+            position.last_records[partition] = LastRecord(*last)
+        self._metrics.count_events(graph.sequence - before)
+        self._metrics.count_refused(error.reason.value for _, error in turn.refused)
+        self._metrics.lag.set(self._source.behind(position.event_offsets))
+        self._metrics.dirty.set(graph.dirty_count)
+        if push:
+            self._time_solve()
+        self._publish(turn.publication, offsets)
+        refused = [(batch.records[index], error) for index, error in turn.refused]
         await self._dead_letters.put(self._source.topic, refused)
 
+    def _turn(
+        self, values: list[bytes | None], offsets: dict[int, int], *, push: bool, limit: int | None
+    ) -> _Turn:
+        """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond."""
+        graph, deadline = self._graph, Deadline.after(SLICE)
+        self._follow()
+        refused = graph.apply(values, push=push, deadline=deadline).refused if values else []
+        if push and not values:
+            graph.push(deadline)
+        news = graph.moved_count or graph.owed_tombstones or (self._told != offsets and not self._too_soon())
+        return _Turn(refused, graph.gather(limit) if news and limit is not None else None)
+
+    def _follow(self) -> None:
+        """In the kernel thread: P becomes what consumers hold by now."""
+        for publication in self._arrived:
+            self._graph.acknowledge(publication)
+        self._arrived.clear()
+
     def _catching_up(self) -> bool:
-        """Backlog is large: repair only, and solve once every `max_staleness`."""
-        if self._source.lag < self._settings.catch_up:
+        """Backlog is large: repair only, and solve for a tenth of the time."""
+        if self._source.lag < self._settings.catch_up or self._solving_since is not None:
             return False
-        return time.monotonic() - self._solved_at < self._settings.max_staleness
+        pause = max(self._settings.max_staleness, SOLVE_SHARE * self._solve_seconds)
+        return time.monotonic() - self._solved_at < pause
+
+    def _time_solve(self) -> None:
+        """A solve begins with a push and ends when consumers have been told everything."""
+        now = time.monotonic()
+        if self._solving_since is None:
+            self._solving_since = now
+        if not (self._graph.pending_count or self._graph.moved_count):
+            self._solve_seconds = now - self._solving_since
+            self._solving_since, self._solved_at = None, now
 
     # -- out
 
-    async def _publish_if_free(self) -> None:
-        if self._publishing is not None:
-            if not self._publishing.done():
-                return
-            task, self._publishing = self._publishing, None
-            task.result()
-        if self._catching_up():
-            return
-        self._solved_at = time.monotonic()
-        graph = self._graph
-        if not (graph.moved_count or graph.owed_tombstones) and (self._all_told or self._too_soon()):
-            return
-        offsets = dict(self._checkpoint.position.event_offsets)
-        publication = await self._kernel(lambda: graph.gather(self._settings.publish_limit))
-        self._publishing = asyncio.create_task(self._send(publication, offsets, self._take_oldest()))
+    def _settle(self) -> None:
+        """Take notice of what has been written. Raises what went wrong with it."""
+        for task in (self._publishing, self._telling):
+            if task is not None and task.done():
+                task.result()
+        self._publishing = None if self._publishing is None or self._publishing.done() else self._publishing
+        self._telling = None if self._telling is None or self._telling.done() else self._telling
+
+    async def _quiet(self) -> None:
+        """Wait until nothing is on its way to the log."""
+        while tasks := [task for task in (self._publishing, self._telling) if task is not None]:
+            await asyncio.wait(tasks)
+            self._settle()
+
+    async def _push_all(self) -> None:
+        while not await self._kernel(lambda: self._graph.push(Deadline.after(SLICE))):
+            pass
 
     async def _publish_all(self) -> None:
         """Until consumers hold everything."""
-        while True:
-            if self._publishing is not None:
-                task, self._publishing = self._publishing, None
-                await task
-            offsets = dict(self._checkpoint.position.event_offsets)
-            publication = await self._kernel(lambda: self._graph.gather(self._settings.publish_limit))
+        complete = False
+        while not complete:
+            await self._quiet()
             self._told_at = 0.0
-            await self._send(publication, offsets, self._take_oldest())
-            if publication.complete:
-                return
+            offsets = self._checkpoint.position.event_offsets
+            turn = await self._kernel(
+                partial(self._turn, [], offsets, push=False, limit=self._settings.publish_limit)
+            )
+            complete = turn.publication is None or turn.publication.complete
+            self._publish(turn.publication, offsets)
+        await self._quiet()
 
-    async def _send(
-        self, publication: Publication, event_offsets: dict[int, int], oldest: int | None
-    ) -> None:
-        """Write, wait for the acknowledgement, then let P follow; only then may progress speak of it."""
+    def _publish(self, publication: Publication | None, offsets: dict[int, int]) -> None:
+        if publication is not None:
+            self._publishing = asyncio.create_task(self._send(publication, offsets, self._take_oldest()))
+
+    async def _send(self, publication: Publication, offsets: dict[int, int], oldest: int | None) -> None:
+        """Write and wait for the acknowledgement; only then may P follow, and progress speak of it."""
         if publication.ids or publication.tombstones:
             self._report(Step.PUBLISH, "before")
             await self._sink.publish(
                 publication.ids, publication.vectors, publication.tombstones, publication.sequence
             )
             self._report(Step.PUBLISH, "after")
-            await self._kernel(lambda: self._graph.acknowledge(publication))
+            self._arrived.append(publication)
             self._metrics.count_published(len(publication.ids), len(publication.tombstones))
             self._changed = True
         if oldest is not None:
             self._metrics.latency.observe(max(0.0, time.time() - oldest / 1000))
-        late = time.monotonic() - self._told_at > self._settings.max_staleness
-        if (publication.complete and not self._too_soon()) or late:
-            await self._tell(publication, event_offsets)
+        if self._telling is None and ((publication.complete and not self._too_soon()) or self._late()):
+            # Beside the next publication: it speaks of the topic up to here.
+            self._telling = asyncio.create_task(self._tell(publication, self._progress(publication, offsets)))
 
-    async def _tell(self, publication: Publication, event_offsets: dict[int, int]) -> None:
-        rules = self._graph.rules
-        await self._sink.publish_progress(
-            Progress(
-                graph=self._settings.graph,
-                sequence=publication.sequence,
-                event_offsets=event_offsets,
-                output_offsets=dict(self._sink.output_offsets),
-                bound=publication.bound,
-                accuracy=rules.accuracy.tolist(),
-                nodes=publication.nodes,
-                arcs=publication.arcs,
-                ts=int(time.time() * 1000),
-            )
+    def _progress(self, publication: Publication, offsets: dict[int, int]) -> Progress:
+        return Progress(
+            graph=self._settings.graph,
+            sequence=publication.sequence,
+            event_offsets=offsets,
+            output_offsets=dict(self._sink.output_offsets),
+            bound=publication.bound,
+            accuracy=self._graph.rules.accuracy.tolist(),
+            nodes=publication.nodes,
+            arcs=publication.arcs,
+            ts=int(time.time() * 1000),
         )
-        self._told, self._told_at = event_offsets, time.monotonic()
+
+    async def _tell(self, publication: Publication, progress: Progress) -> None:
+        await self._sink.publish_progress(progress)
+        self._told, self._told_at = progress.event_offsets, time.monotonic()
         self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
         if self._graph.floor_active and not self._floor_told:
@@ -276,6 +331,9 @@ class Pipeline:
     def _too_soon(self) -> bool:
         return time.monotonic() - self._told_at < self._settings.progress_interval
 
+    def _late(self) -> bool:
+        return time.monotonic() - self._told_at > self._settings.max_staleness
+
     def _take_oldest(self) -> int | None:
         oldest, self._oldest = self._oldest, None
         return oldest
@@ -283,21 +341,40 @@ class Pipeline:
     # -- durable
 
     async def _commit_if_due(self) -> None:
+        """The log commits beside the next batches, then the store is given what has changed."""
         self._checkpoint.check()
+        if self._sealing is not None:
+            if self._sealing.done():
+                await self._write()
+            return
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
         changed = self._changed or self._checkpoint.went_back
         if changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
-            await self._commit()
+            await self._seal()
         elif due and not self._checkpoint.writing:
             self._metrics.all_is_stored()
 
-    async def _commit(self) -> None:
-        if self._publishing is not None:
-            task, self._publishing = self._publishing, None
-            await task
-        self._stored_at = time.monotonic()
-        if await self._checkpoint.commit():
-            self._changed = False
+    async def _commit(self) -> bool:
+        """Everything, now."""
+        if self._sealing is not None:
+            await self._write()
+        await self._seal()
+        return await self._write()
+
+    async def _seal(self) -> None:
+        await self._quiet()
+        self._stored_at, self._changed = time.monotonic(), False
+        self._sealing = asyncio.create_task(self._checkpoint.seal())
+
+    async def _write(self) -> bool:
+        if self._sealing is not None:
+            await asyncio.wait({self._sealing})
+            task, self._sealing = self._sealing, None
+            task.result()
+        await self._kernel(self._follow)
+        written = await self._checkpoint.write()
+        self._changed = self._changed or not written
+        return written
 
     async def _pause_if_full(self) -> None:
         """The store is away and the changed rows have reached their limit: stop applying until it is back."""
@@ -308,7 +385,7 @@ class Pipeline:
         over = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._checkpoint.settled())}
         try:
             while not (await asyncio.wait(over, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED))[0]:
-                await self._source.look_for_the_end()
+                await self._source.ask_for_the_end()
                 self._metrics.lag.set(self._source.behind(self._checkpoint.position.event_offsets))
         finally:
             for task in over:

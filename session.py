@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+TURNS = 2  # writers of embeddings: one writes while the other commits
 LONGEST_TRANSACTION = 900.0  # seconds: transaction.max.timeout.ms of a broker that was told nothing else
 
 
@@ -72,18 +73,21 @@ class Session:
         self._log, self._settings, self._metrics = events, settings, metrics
         self._kernel, self._report = kernel, report
         longest = min(2 * settings.checkpoint_interval + 60, LONGEST_TRANSACTION)
-        self._writer = events.transactional_writer(f"dgdm-{settings.graph}", longest)
+        self._writers = [
+            events.transactional_writer(f"dgdm-{settings.graph}-{turn}", longest) for turn in range(TURNS)
+        ]
         self._letters = events.writer()
         self._source = EventSource(events, settings.events_topic, settings.isolation)
         self._sink = EmbeddingSink(
-            self._writer, settings.embeddings_topic, settings.progress_topic, settings.encoding
+            self._writers, settings.embeddings_topic, settings.progress_topic, settings.encoding
         )
         self._pipeline: Pipeline | None = None
 
     async def start(self) -> None:
-        """Connect; the transactional writer fences its predecessor, which may be the last session's."""
+        """Connect; a transactional writer fences its predecessor, which may be the last session's."""
         self._report(Step.FENCE, "before")
-        await self._writer.start()
+        for writer in self._writers:
+            await writer.start()
         self._report(Step.FENCE, "after")
         await self._letters.start()
         await self._source.start()
@@ -93,7 +97,7 @@ class Session:
         """Drop what is under way to and from the log, and disconnect, in bounded time."""
         if self._pipeline is not None:
             await self._pipeline.close()
-        await asyncio.gather(self._source.close(), self._letters.close(), self._writer.close())
+        await asyncio.gather(self._source.close(), self._letters.close(), *(w.close() for w in self._writers))
 
     async def load(self, store: GraphStore, owner: Owner) -> Held:
         """The graph as the store has it."""

@@ -20,15 +20,17 @@ from .schemas.events import (
     SetFeatures,
     as_features,
     as_weight,
+    encode_event,
 )
 from .schemas.ids import parse_id
 from .state import open_store
 from .state.collecting import collect_all
 from .state.graph import GraphState
+from .state.id_table import ids_of
 from .state.loading import restore
 from .state.recovery import take_ownership
+from .state.rules import Rules
 from .state.solution import solve
-from .state.staging import Rules
 from .state.store import Meta
 
 Id = str | int
@@ -112,21 +114,17 @@ class StreamingDGDM:
 
     def apply_all(self, updates: Sequence[GraphEvent]) -> None:
         """Many events at once. Raises InvalidEvent for the first bad one; the good ones are applied."""
-        start, refused = 0, []
-        while start < len(updates):
-            staged = self.graph.stage(updates, start)
-            refused += staged.rejected + self.graph.run(staged, push=False).rejected
-            start = staged.consumed
+        applied = self.graph.apply([encode_event(update) for update in updates], push=False)
         self._moved.set()
-        if refused:
-            raise min(refused, key=lambda pair: pair[0])[1]
+        if applied.refused:
+            raise applied.refused[0][1]
 
     def incremental_diffuse(self) -> Changes:
         """Bring the affected embeddings back within the accuracy; those that moved by more than half of it."""
         self.graph.push()
         publication = self.graph.gather(max(1, self.graph.moved_count))
         self.graph.acknowledge(publication)
-        removed = [node for node in publication.tombstones if node not in self.graph.staging.rows]
+        removed = [node for node in publication.tombstones if node not in self]
         return Changes(dict(zip(publication.ids, publication.vectors, strict=True)), removed)
 
     async def subscribe(self) -> AsyncIterator[Changes]:
@@ -141,14 +139,16 @@ class StreamingDGDM:
     def embedding(self, node: Id) -> Vector:
         """One vector [F], within `error_bound`. Raises KeyError."""
         self.graph.push()
-        row = self.graph.staging.rows[parse_id(node)]
+        row = self.graph.row_of(parse_id(node))
+        if row is None:
+            raise KeyError(node)
         return self.graph.rules.raw(self.graph.arrays.H[row])
 
     def embeddings(self) -> tuple[list[str], Vector]:
         """All ids and their vectors [n, F]."""
         self.graph.push()
-        ids = list(self.graph.staging.rows)
-        return ids, self.graph.rules.raw(self.graph.arrays.H[[self.graph.staging.rows[node] for node in ids]])
+        rows = self.graph.rows()
+        return ids_of(self.graph.ids, rows), self.graph.rules.raw(self.graph.arrays.H[rows])
 
     @property
     def error_bound(self) -> list[float]:
@@ -168,19 +168,16 @@ class StreamingDGDM:
         return self.graph.nodes
 
     def __contains__(self, node: object) -> bool:
-        return node in self.graph.staging.rows
+        return isinstance(node, str) and self.graph.row_of(node) is not None
 
     def certify(self) -> Certificate:
         """The exact solution in float64 against the vectors last returned."""
         exact = solve(self.graph)
-        g, rows = self.graph.arrays, self.graph.staging.rows
-        ids = [node for node in exact if g.announced[rows[node]]]
-        width = self.graph.rules.features
-        held = (
-            self.graph.rules.raw(g.P[[rows[node] for node in ids]])
-            .astype(np.float64)
-            .reshape(len(ids), width)
-        )
+        g, width = self.graph.arrays, self.graph.rules.features
+        rows = self.graph.rows()
+        rows = rows[g.announced[rows] == 1]
+        ids = ids_of(self.graph.ids, rows)
+        held = self.graph.rules.raw(g.P[rows]).astype(np.float64)
         truth = np.array([exact[node] for node in ids]).reshape(len(ids), width)
         return certify(ids, truth, held, self.graph.bound())
 

@@ -22,11 +22,11 @@ from .log.interface import LogError, LogUnavailableError, ProducerFencedError
 from .pipeline import KernelThread
 from .session import Held, Session, require_topics
 from .state.checkpoint import FencedError, Report
-from .state.graph import warm_up
 from .state.lease import LeaseKeeper, wait_for_lease
 from .state.lifecycle import Step, WorkerState, require_successor
 from .state.recovery import take_ownership
 from .state.store import GraphStore, Owner, StoreError, StoreUnavailableError
+from .state.warming import warm_up
 from .telemetry import Metrics
 
 if TYPE_CHECKING:

@@ -1,33 +1,22 @@
-"""Events in: records of the events topic, decoded in batches."""
+"""Events in: records of the events topic, in batches. What they say is for others to read."""
 
 from __future__ import annotations
 
-import math
-import time
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from ..schemas.events import GraphEvent, decode_event
-from ..schemas.reasons import InvalidEvent
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..log.interface import Isolation, Log, LogReader, Record
 
-LOOK = 0.5  # seconds between two looks for the end of the topic
 
+class EventBatch(NamedTuple):
+    """Records in log order, and where the log stands behind them."""
 
-@dataclass(slots=True)
-class EventBatch:
-    """Events in log order, and where the log stands behind them."""
-
-    events: list[GraphEvent] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)  # of `events`
-    invalid: list[tuple[Record, InvalidEvent]] = field(default_factory=list)
-    offsets: dict[int, int] = field(default_factory=dict)  # next to read, after this batch
-    last: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # offset, timestamp, crc32
+    records: Sequence[Record]
+    offsets: Mapping[int, int]  # next to read, after this batch
+    last: Mapping[int, tuple[int, int, int]]  # by partition: offset, timestamp, crc32
 
 
 class EventSource:
@@ -36,9 +25,8 @@ class EventSource:
     def __init__(self, log: Log, topic: str, isolation: Isolation) -> None:
         self.topic = topic
         self.reader: LogReader = log.reader(topic, isolation)
-        self.lag = 0  # records not read yet, as of the last look
-        self._ends: dict[int, int] = {}
-        self._ends_at = -math.inf
+        self.lag = 0  # records not read yet, as far as `poll` knows
+        self._asked: dict[int, int] = {}
 
     async def start(self) -> None:
         """Connect."""
@@ -54,36 +42,23 @@ class EventSource:
 
     async def poll(self, max_records: int, timeout: float) -> EventBatch:  # noqa: ASYNC109 - as of the log
         """The next events; an empty batch when none came within `timeout` seconds. Raises LogError."""
-        await self.look_for_the_end()  # first: a look that fails must not lose a batch
         records = await self.reader.poll(max_records, timeout)
-        batch = EventBatch()
-        newest: dict[int, Record] = {}
-        for record in records:
-            newest[record.partition] = record
-            try:
-                event = decode_event(record.value)
-            except InvalidEvent as error:
-                batch.invalid.append((record, error))
-            else:
-                batch.events.append(event)
-                batch.records.append(record)
-        for partition, record in newest.items():
-            batch.last[partition] = (record.offset, record.timestamp, self.checksum(record))
-        batch.offsets = self.reader.positions()
+        newest = {record.partition: record for record in records}
+        last = {p: (r.offset, r.timestamp, self.checksum(r)) for p, r in newest.items()}
+        batch = EventBatch(records, self.reader.positions(), last)
         self.lag = self.behind(batch.offsets)
         return batch
 
     def behind(self, offsets: Mapping[int, int]) -> int:
-        """Records between these offsets and the end, as of the last look."""
-        return sum(max(0, end - offsets.get(p, 0)) for p, end in self._ends.items())
+        """Records between these offsets and the end, as far as it is known."""
+        ends = self.reader.known_ends()
+        return sum(max(0, end, self._asked.get(p, 0)) - offsets.get(p, 0) for p, end in ends.items())
+
+    async def ask_for_the_end(self) -> None:
+        """Who does not poll knows nothing of it. Raises LogError."""
+        self._asked = await self.reader.end_offsets()
 
     @staticmethod
     def checksum(record: Record) -> int:
         """What tells a record from another at the same offset."""
         return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
-
-    async def look_for_the_end(self) -> None:
-        """At most every half second: asking is a round trip. Raises LogError."""
-        now = time.monotonic()
-        if now - self._ends_at > LOOK:
-            self._ends, self._ends_at = await self.reader.end_offsets(), now

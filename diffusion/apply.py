@@ -1,95 +1,71 @@
-"""Operations of a batch, in their order, on lists and residuals; pushing comes after."""
+"""Operations on lists and residuals; pushing comes after."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .adjacency import append, drop, find, free, reserve, touch
+from .adjacency import append, ask_for, drop, find, free, reserve, touch
 from .arrays import (
     ARCS,
     ARCS_CHANGED,
     EDGES,
     FEATURES_CHANGED,
-    LOST_ADDS,
-    NOTHING_DONE,
+    ID_CHANGED,
     VISITED,
     Adjacency,
-    Bytes,
     Floats,
     GraphArrays,
     Rows,
 )
-from .compile import kernel
-from .repair import mark_dirty, mark_moved, repair_arc, wake
+from .compile import inline, kernel
+from .repair import look_at, mark_dirty, mark_moved, repair_arc, set_weight_sum
+from .vector import largest, prefetch
 
-# kinds of operation
-ADD_ROW, SET_FEATURES, REMOVE_ROW, SET_ARC, ADD_ARC, REMOVE_ARC = range(6)
+# what may be done to an arc
+SET_ARC, ADD_ARC, REMOVE_ARC = range(3)
 # outcomes of one; FULL: nothing was changed, grow the pools and repeat
 APPLIED, NOTHING, LOST, OVERFLOW, FULL = range(5)
 
 
-@kernel
-def apply(
-    g: GraphArrays,
-    undirected: bool,
-    kind: Bytes,
-    u: Rows,
-    v: Rows,
-    w: Floats,
-    f: Rows,
-    features: Floats,
-    outcome: Bytes,
-    start: int,
-    alpha: float,
-    epsilon: float,
-) -> int:
-    """Apply operations from `start` on; returns the first one not applied, for want of room in the pools.
-
-    Columns have one entry per operation; f is a row of `features` [k, F], or −1 for zeros. (u, v) of an arc
-    is u → v; the kernel does both sides of an undirected edge.
-    """
-    for i in range(start, len(kind)):
-        if kind[i] == ADD_ROW:
-            add_row(g, u[i], f[i], features)
-            outcome[i] = APPLIED
-        elif kind[i] == SET_FEATURES:
-            outcome[i] = set_features(g, u[i], features[f[i]], alpha, epsilon)
-        elif kind[i] == REMOVE_ROW:
-            remove_row(g, undirected, u[i], alpha, epsilon)
-            outcome[i] = APPLIED
-        else:
-            outcome[i] = change_arc(g, undirected, kind[i], u[i], v[i], w[i], alpha, epsilon)
-            if outcome[i] == FULL:
-                return i
-            if outcome[i] == LOST:
-                g.counters[LOST_ADDS] += 1
-        if outcome[i] == NOTHING:
-            g.counters[NOTHING_DONE] += 1
-    return len(kind)
+@inline
+def look_ahead(g: GraphArrays, ends: Rows, i: int, turned: bool) -> None:
+    """Records of rows eight operations ahead, vectors and lists four ahead; a row below 0 is not known yet."""
+    for j in range(2):
+        if i + 8 < len(ends) and ends[i + 8, j] >= 0:
+            prefetch(g.record, ends[i + 8, j])
+        if i + 4 < len(ends) and ends[i + 4, j] >= 0:
+            row = ends[i + 4, j]
+            prefetch(g.X, row)
+            prefetch(g.H, row)
+            prefetch(g.R, row)
+            prefetch(g.beside, row)
+    if i + 4 < len(ends) and ends[i + 4, 0] >= 0 and ends[i + 4, 1] >= 0:
+        u, v = (ends[i + 4, 1], ends[i + 4, 0]) if turned else (ends[i + 4, 0], ends[i + 4, 1])
+        ask_for(g.rows, u, v)
+        ask_for(g.columns, v, u)
 
 
-@kernel
-def add_row(g: GraphArrays, u: int, f: int, features: Floats) -> None:
-    """A new node on a free row: absorbing, so H = X and R = 0."""
+@inline
+def add_row(g: GraphArrays, u: int, x: Floats) -> None:
+    """A new node on a free row: absorbing, so H = X [F] and R = 0."""
     g.counters[VISITED] += 1
     for c in range(g.X.shape[1]):
-        x = features[f, c] if f >= 0 else np.float32(0)
-        g.X[u, c] = x
-        g.H[u, c] = x
+        value = x[c] if c < len(x) else np.float32(0)
+        g.X[u, c] = value
+        g.H[u, c] = value
         g.R[u, c] = 0
         g.P[u, c] = 0
-    g.weight_sum[u] = 0
+    set_weight_sum(g, u, 0.0)
     g.weight_ref[u] = 0
     g.self_weight[u] = 0
     g.alive[u] = 1
     g.announced[u] = 0
     g.unknown[u] = 0
-    g.norm[u] = 0
     mark_moved(g, u)
-    mark_dirty(g, u, FEATURES_CHANGED)
+    mark_dirty(g, u, ID_CHANGED | FEATURES_CHANGED)
 
 
-@kernel
+@inline
 def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float) -> int:
     """R_u += α(x' − x)"""
     g.counters[VISITED] += 1
@@ -102,11 +78,11 @@ def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float
     if not changed:
         return NOTHING
     mark_dirty(g, u, FEATURES_CHANGED)
-    wake(g, u, epsilon)
+    look_at(g, u, largest(g.R, u), epsilon)
     return APPLIED
 
 
-@kernel
+@inline
 def change_arc(
     g: GraphArrays, undirected: bool, kind: int, u: int, v: int, w: np.float32, alpha: float, epsilon: float
 ) -> int:
@@ -131,15 +107,19 @@ def change_arc(
     step = 0 if out >= 0 and after > 0 else (1 if after > 0 else -1)
     g.sizes[EDGES] += step
     g.sizes[ARCS] += step if not undirected or u == v else 2 * step
-    repair_arc(g, u, v, before, after, alpha)
-    wake(g, u, epsilon)
+    repair_arc(g, u, v, before, after, alpha, epsilon)
     if undirected and u != v:
-        repair_arc(g, v, u, before, after, alpha)
-        wake(g, v, epsilon)
+        repair_arc(g, v, u, before, after, alpha, epsilon)
     return APPLIED
 
 
 @kernel
+def find_arc(g: GraphArrays, u: int, v: int) -> int:
+    """Position of v in the row of u, or −1."""
+    return _positions(g, u, v)[0]
+
+
+@inline
 def _positions(g: GraphArrays, u: int, v: int) -> tuple[int, int]:
     """Of v in the row of u and of u in the column of v, or −1; the shorter list is asked first."""
     if g.rows.length[u] <= g.columns.length[v]:
@@ -149,7 +129,7 @@ def _positions(g: GraphArrays, u: int, v: int) -> tuple[int, int]:
     return (find(g.rows, u, v) if back >= 0 else -1), back
 
 
-@kernel
+@inline
 def _write(a: Adjacency, u: int, v: int, k: int, w: np.float32) -> None:
     if k < 0:
         append(a, u, v, w)
@@ -169,8 +149,7 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
         if t != v:
             before = g.columns.weight[k]
             drop(g.rows, t, find(g.rows, t, v))
-            repair_arc(g, t, v, before, np.float32(0), alpha)
-            wake(g, t, epsilon)
+            repair_arc(g, t, v, before, np.float32(0), alpha, epsilon)
     g.counters[VISITED] += 1 + incoming
     loop = 1 if g.self_weight[v] > 0 else 0
     if undirected:
@@ -191,8 +170,7 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
     g.X[v] = 0
     g.H[v] = 0
     g.R[v] = 0
-    g.norm[v] = 0
-    g.weight_sum[v] = 0
+    set_weight_sum(g, v, 0.0)
     g.self_weight[v] = 0
     g.alive[v] = 0
     g.generation[v] += 1

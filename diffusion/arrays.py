@@ -1,8 +1,9 @@
 """The graph as plain arrays: everything a kernel needs, nothing else.
 
-Rows are nodes. X, H, R and P are features, vectors, residuals and published vectors [n, F] float32. The arcs
-u → v of row u with weight w are the row of the stochastic matrix P_uv = w / weight_sum[u]; `columns` holds the
-same arcs by their target. In an undirected graph the two are one and the same list.
+Rows are nodes. X, H, R and P are features, vectors, residuals and published vectors [n, F'] float32; F' is F filled
+up with zero columns to whole vectors of the machine. The arcs u → v of row u with weight w are the row of the
+stochastic matrix P_uv = w / weight_sum[u]; `columns` holds the same arcs by their target. In an undirected graph
+the two are one and the same list.
 """
 
 from __future__ import annotations
@@ -12,15 +13,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .memory import SPACE, in_place, longer, zeros
+
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Rows = NDArray[np.int32]
+Index = int | np.unsignedinteger[Any]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
+LANES = 8  # float32 numbers of one vector of the machine
 SMALLEST = 4  # arcs of the smallest region
 CHUNK_BITS = 8  # a stored chunk has 256 arcs
+HUB = 1 << CHUNK_BITS  # a list with room for so many arcs has an index, and marks for its chunks
+SLAB_BITS = 18  # arcs of a slab: regions of one size each, 2 MiB
 CLASSES = 40  # region sizes are powers of two
+FIRST_SLABS = 16  # where a pool cannot be had with room for everything
+
+# places in `pool`: slabs ever used, slabs in use, slabs to give back, arcs in lists, list that was tidied last; from
+# OPEN on the first slab of each size that has a region to give, or −1
+SLABS, FILLED, EMPTIED, HELD, TIDIED, OPEN = range(6)
+# columns of `slabs`
+SIZE, LIVE, FREE, FRESH, NEXT, PREVIOUS, CLOSED, TOUCHED = range(8)
+SLAB_FIELDS = 8
 
 # places in `sizes`
 PENDING, MOVED, DIRTY, ARCS, EDGES = range(5)
@@ -28,19 +43,51 @@ PENDING, MOVED, DIRTY, ARCS, EDGES = range(5)
 VISITED, PUSHES, ARC_UPDATES, LOST_ADDS, NOTHING_DONE, SCRUBBED = range(6)
 COUNTERS = ("visited", "pushes", "arc_updates", "lost_adds", "no_ops", "scrubbed")
 # bits of `dirty`
-FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED = 1, 2, 4
+FEATURES_CHANGED, ARCS_CHANGED, VECTOR_CHANGED, ID_CHANGED = 1, 2, 4, 8
+
+RECORD = np.dtype(
+    [
+        ("row_offset", np.int64),
+        ("row_length", np.int32),
+        ("row_capacity", np.int32),
+        ("column_offset", np.int64),
+        ("column_length", np.int32),
+        ("column_capacity", np.int32),
+        ("weight_sum", np.float64),
+        ("weight_ref", np.float64),
+        ("self_weight", np.float32),
+        ("generation", np.int32),
+        ("alive", np.uint8),
+        ("announced", np.uint8),
+        ("unknown", np.uint8),
+        ("dirty", np.uint8),
+        ("moved_mark", np.uint8),
+        ("unused", np.uint8, 3),
+    ],
+    align=True,
+)
+"""What is known of one row, beside its vectors: one line of the cache."""
+
+POOL_ROOM = 1 << 36  # arcs
+HUGE_FROM = 1 << 26  # bytes of a pool: before that, sizes that are hardly used would take a huge page each
 
 
 class Adjacency(NamedTuple):
-    """Lists in one pool with slack behind each; a list that outgrows its region moves to one twice as large."""
+    """Lists with slack in regions of one pool (pool.py); one that outgrows its region moves to one twice as large.
+
+    `words` is the pool: target and weight of arc k are words 2k and 2k + 1, and `target` and `weight` views of
+    them. The list of a hub is followed by its index (hubs.py).
+    """
 
     offset: Ints  # [n]
-    length: Ints  # [n]
-    capacity: Ints  # [n], 0 or a power of two
+    length: Rows  # [n]
+    capacity: Rows  # [n], 0 or a power of two
+    words: Rows  # [2m]
     target: Rows  # [m]
     weight: Floats  # [m]
-    stale: Bytes  # [m / 256 + 1]: changed since the last checkpoint, for lists of 256 arcs and more
-    pool: Ints  # [0]: end of the used part; [1 + c]: first free region of 2^c arcs, or −1
+    stale: Bytes  # [m / 256]: changed since the last checkpoint, for lists with room for 256 arcs and more
+    slabs: Ints  # [m / 2^18, 8]
+    pool: Ints  # [OPEN + CLASSES]
 
 
 class GraphArrays(NamedTuple):
@@ -50,112 +97,132 @@ class GraphArrays(NamedTuple):
     H: Floats
     R: Floats
     P: Floats
+    record: Bytes  # [n, 64]: what follows up to `moved_mark`, and the lists' three, are views of it
     weight_sum: Doubles  # [n]
     weight_ref: Doubles  # [n]: largest weight_sum since R was last rebuilt from its definition
     self_weight: Floats  # [n]: weight of the arc u → u
-    rows: Adjacency
-    columns: Adjacency
+    generation: Rows  # how often the row has been freed
     alive: Bytes
     announced: Bytes  # consumers hold P
     unknown: Bytes  # consumers hold something else: publish in any case
-    generation: Ints  # how often the row has been freed
-    stored_chunks: Rows  # chunks of arcs the store holds
     dirty: Bytes
-    pending_mark: Bytes
     moved_mark: Bytes
-    norm: Floats  # |R|∞ of a pending row
+    rows: Adjacency
+    columns: Adjacency
+    beside: Bytes  # [n, 8]: `inverse` and `norm`, what a push asks of a neighbour beside its R
+    inverse: Floats  # [n]: 1 / weight_sum where float32 holds it well, else 0
+    norm: Floats  # [n]: |R|∞ of a pending row, or what it was when last above ε; 0 for all others
+    stored_chunks: Rows  # chunks of arcs the store holds
     pending: Rows
     work: Rows
     moved: Rows  # H changed since the last publish decision, or never announced
     dirty_rows: Rows
-    push_vector: Floats  # [F] scratch
-    exact_row: Doubles  # [F] scratch
+    step: Floats  # [F'] scratch: what a push adds, before weights
+    exact_row: Doubles  # [F'] scratch
     sizes: Ints
     counters: Ints
 
 
+OF_A_ROW = (
+    "weight_sum",
+    "weight_ref",
+    "self_weight",
+    "generation",
+    "alive",
+    "announced",
+    "unknown",
+    "dirty",
+    "moved_mark",
+    "inverse",
+    "norm",
+)
+VECTORS = ("X", "H", "R", "P")
+BESIDE = np.dtype([("inverse", np.float32), ("norm", np.float32)])
+LISTS = ("stored_chunks", "pending", "work", "moved", "dirty_rows")
+
+
 def allocate(rows: int, features: int, directed: bool) -> GraphArrays:
     """An empty graph with room for `rows` nodes."""
-    side = _adjacency(rows)
+    width = -(-features // LANES) * LANES
+    room = min(np.iinfo(np.int32).max, SPACE // (16 * width + 92))
+    record = zeros((rows, RECORD.itemsize), np.uint8, room)
+    beside = zeros((rows, BESIDE.itemsize), np.uint8, room)
+    known = _views(record, beside)
+    vectors: dict[str, Any] = {name: zeros((rows, width), np.float32, room) for name in VECTORS}
+    lists: dict[str, Any] = {name: zeros((rows,), np.int32, room) for name in LISTS}
+    side = _empty_pool(known, "row")
     return GraphArrays(
-        X=np.zeros((rows, features), np.float32),
-        H=np.zeros((rows, features), np.float32),
-        R=np.zeros((rows, features), np.float32),
-        P=np.zeros((rows, features), np.float32),
-        weight_sum=np.zeros(rows),
-        weight_ref=np.zeros(rows),
-        self_weight=np.zeros(rows, np.float32),
+        **vectors,
+        **lists,
+        **{name: known[name] for name in OF_A_ROW},
+        record=record,
         rows=side,
-        columns=_adjacency(rows) if directed else side,
-        alive=np.zeros(rows, np.uint8),
-        announced=np.zeros(rows, np.uint8),
-        unknown=np.zeros(rows, np.uint8),
-        generation=np.zeros(rows, np.int64),
-        stored_chunks=np.zeros(rows, np.int32),
-        dirty=np.zeros(rows, np.uint8),
-        pending_mark=np.zeros(rows, np.uint8),
-        moved_mark=np.zeros(rows, np.uint8),
-        norm=np.zeros(rows, np.float32),
-        pending=np.zeros(rows, np.int32),
-        work=np.zeros(rows, np.int32),
-        moved=np.zeros(rows, np.int32),
-        dirty_rows=np.zeros(rows, np.int32),
-        push_vector=np.zeros(features, np.float32),
-        exact_row=np.zeros(features),
+        columns=_empty_pool(known, "column") if directed else side,
+        beside=beside,
+        step=zeros((width,), np.float32, width),
+        exact_row=np.zeros(width),
         sizes=np.zeros(8, np.int64),
         counters=np.zeros(8, np.int64),
     )
 
 
 def grow_rows(g: GraphArrays, rows: int) -> GraphArrays:
-    """The same graph with room for `rows` nodes."""
-    shared = {"push_vector", "exact_row", "sizes", "counters", "rows", "columns"}
-    grown: dict[str, Any] = {
-        name: value if name in shared else _longer(value, rows) for name, value in g._asdict().items()
-    }
-    side = _longer_lists(g.rows, rows)
-    grown["rows"] = side
-    grown["columns"] = side if g.columns is g.rows else _longer_lists(g.columns, rows)
-    return GraphArrays(**grown)
+    """The same graph with room for `rows` nodes; `g` is not to be used again."""
+    grown = {name: longer(getattr(g, name), rows) for name in (*VECTORS, *LISTS, "record", "beside")}
+    known = _views(grown["record"], grown["beside"])
+    side = _with_lists(g.rows, known, "row")
+    return g._replace(
+        **grown,
+        **{name: known[name] for name in OF_A_ROW},
+        rows=side,
+        columns=side if g.columns is g.rows else _with_lists(g.columns, known, "column"),
+    )
 
 
 def grow_arcs(g: GraphArrays) -> GraphArrays:
-    """The same graph with twice the room for arcs."""
+    """The same graph with twice the room for arcs; `g` is not to be used again."""
     side = _larger_pool(g.rows)
     return g._replace(rows=side, columns=side if g.columns is g.rows else _larger_pool(g.columns))
 
 
-def _adjacency(rows: int) -> Adjacency:
-    arcs = max(1024, 4 * rows)
-    pool = np.full(1 + CLASSES, -1, np.int64)
-    pool[0] = 0
+def _views(record: Bytes, beside: Bytes) -> dict[str, NDArray[Any]]:
+    known, asked = record.view(RECORD)[:, 0], beside.view(BESIDE)[:, 0]
+    return {name: known[name] for name in RECORD.names or ()} | {
+        name: asked[name] for name in ("inverse", "norm")
+    }
+
+
+def _with_lists(a: Adjacency, known: dict[str, NDArray[Any]], side: str) -> Adjacency:
+    return a._replace(
+        offset=known[f"{side}_offset"], length=known[f"{side}_length"], capacity=known[f"{side}_capacity"]
+    )
+
+
+def _empty_pool(known: dict[str, NDArray[Any]], side: str) -> Adjacency:
+    words = zeros((FIRST_SLABS << (SLAB_BITS + 1),), np.int32, 2 * POOL_ROOM, HUGE_FROM)
+    words = longer(words, in_place(words), HUGE_FROM)
+    slabs = len(words) >> (SLAB_BITS + 1)
+    pool = np.full(OPEN + CLASSES, -1, np.int64)
+    pool[:OPEN] = 0
     return Adjacency(
-        np.zeros(rows, np.int64),
-        np.zeros(rows, np.int64),
-        np.zeros(rows, np.int64),
-        np.zeros(arcs, np.int32),
-        np.zeros(arcs, np.float32),
-        np.zeros((arcs >> CHUNK_BITS) + 1, np.uint8),
+        known[f"{side}_offset"],
+        known[f"{side}_length"],
+        known[f"{side}_capacity"],
+        words,
+        words[0::2],
+        words.view(np.float32)[1::2],
+        zeros((slabs << (SLAB_BITS - CHUNK_BITS),), np.uint8, slabs << (SLAB_BITS - CHUNK_BITS)),
+        zeros((slabs, SLAB_FIELDS), np.int64, slabs),
         pool,
     )
 
 
-def _longer(array: NDArray[Any], length: int) -> NDArray[Any]:
-    longer = np.zeros((length, *array.shape[1:]), array.dtype)
-    longer[: len(array)] = array
-    return longer
-
-
-def _longer_lists(a: Adjacency, rows: int) -> Adjacency:
-    return a._replace(
-        offset=_longer(a.offset, rows), length=_longer(a.length, rows), capacity=_longer(a.capacity, rows)
-    )
-
-
 def _larger_pool(a: Adjacency) -> Adjacency:
-    arcs = 2 * len(a.target)
+    words = longer(a.words, 2 * len(a.words), HUGE_FROM)
     return a._replace(
-        target=_longer(a.target, arcs),
-        weight=_longer(a.weight, arcs),
-        stale=_longer(a.stale, (arcs >> CHUNK_BITS) + 1),
+        words=words,
+        target=words[0::2],
+        weight=words.view(np.float32)[1::2],
+        stale=longer(a.stale, 2 * len(a.stale)),
+        slabs=longer(a.slabs, 2 * len(a.slabs)),
     )

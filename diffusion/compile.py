@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 import numba
@@ -10,21 +13,35 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@cache
+def _digest(room: str) -> str:
+    """Of all sources of a package."""
+    sources = sorted(file.name for file in files(room).iterdir() if file.name.endswith(".py"))
+    return hashlib.sha256(b"".join(files(room).joinpath(name).read_bytes() for name in sources)).hexdigest()
+
+
+def _compiled(function: Function, **options: Any) -> Function:
+    # Kernels allocate nothing: counting references to some forty arrays would cost more than what they do.
+    options |= {"_nrt": False}
+    compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)(function)
+    # Machine code holds what a kernel calls in other files too, but Numba stamps it with the kernel's own file.
+    kept = getattr(compiled, "_cache", None)  # there is none with NUMBA_DISABLE_JIT
+    if kept is not None:
+        file = kept._cache_file  # noqa: SLF001 - Numba offers no other way to the stamp
+        room = function.__module__.rpartition(".")[0]
+        file._source_stamp = (file._source_stamp, _digest(__package__), _digest(room))  # noqa: SLF001 - the same
+    return cast("Function", compiled)
+
+
 def kernel(function: Function) -> Function:
     """Compile without the interpreter lock and keep the machine code.
 
-    No `parallel=True`: inside a thread pool it aborts the process. No fastmath by default: a reordered
-    sum would hide a NaN and shift the bound.
+    No `parallel=True`: inside a thread pool it aborts the process. No fastmath: a reordered sum would hide a
+    NaN and shift the bound.
     """
-    return cast(
-        "Function", numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
-    )
+    return _compiled(function)
 
 
-def sweep(function: Function) -> Function:
-    """As `kernel`, for loops over the columns of one row whose order does not matter: they vectorise."""
-    flags = {"nnan", "ninf", "nsz", "contract", "reassoc", "arcp"}
-    return cast(
-        "Function",
-        numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", fastmath=flags)(function),
-    )
+def inline(function: Function) -> Function:
+    """As `kernel`, and made part of every kernel that calls it: some hundred arrays are too many to pass on."""
+    return _compiled(function, forceinline=True)

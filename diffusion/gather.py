@@ -5,18 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import CHUNK_BITS, Floats, GraphArrays, Ints, Rows
-from .compile import kernel
+from .compile import inline, kernel
 
 CHUNK = 1 << CHUNK_BITS
 
 
-@kernel
 def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Ints, Rows, Floats, Rows]:
     """Changed chunks of these rows, and the chunks they no longer have.
 
     Returns (row, chunk) [f, 2], ends [f] in targets and weights, and (row, chunk) [b, 2] to delete. Marks are
     cleared and `stored_chunks` says what the store will hold.
     """
+    count, arcs, gone = _count(g, rows, everything)
+    chunks, ends = np.empty((count, 2), np.int32), np.empty(count, np.int64)
+    targets, weights = np.empty(arcs, np.int32), np.empty(arcs, np.float32)
+    freed = np.empty((gone, 2), np.int32)
+    _copy(g, rows, everything, chunks, ends, targets, weights, freed)
+    return chunks, ends, targets, weights, freed
+
+
+@kernel
+def _count(g: GraphArrays, rows: Rows, everything: bool) -> tuple[int, int, int]:
     a = g.rows
     count, arcs, gone = 0, 0, 0
     for u in rows:
@@ -25,11 +34,21 @@ def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Int
                 count += 1
                 arcs += min(CHUNK, a.length[u] - c * CHUNK)
         gone += max(0, g.stored_chunks[u] - _chunks(a.length[u]))
-    chunks = np.empty((count, 2), np.int32)
-    ends = np.empty(count, np.int64)
-    targets = np.empty(arcs, np.int32)
-    weights = np.empty(arcs, np.float32)
-    freed = np.empty((gone, 2), np.int32)
+    return count, arcs, gone
+
+
+@kernel
+def _copy(
+    g: GraphArrays,
+    rows: Rows,
+    everything: bool,
+    chunks: Rows,
+    ends: Ints,
+    targets: Rows,
+    weights: Floats,
+    freed: Rows,
+) -> None:
+    a = g.rows
     i, at, j = 0, 0, 0
     for u in rows:
         held = _chunks(a.length[u])
@@ -37,9 +56,9 @@ def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Int
             if everything or _wanted(g, u, c):
                 begin = a.offset[u] + c * CHUNK
                 size = min(CHUNK, a.length[u] - c * CHUNK)
-                targets[at : at + size] = a.target[begin : begin + size]
-                weights[at : at + size] = a.weight[begin : begin + size]
-                at += size
+                for k in range(begin, begin + size):
+                    targets[at], weights[at] = a.target[k], a.weight[k]
+                    at += 1
                 chunks[i, 0], chunks[i, 1] = u, c
                 ends[i] = at
                 i += 1
@@ -50,14 +69,13 @@ def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Int
         if a.capacity[u] >= CHUNK:
             first = a.offset[u] >> CHUNK_BITS
             a.stale[first : first + (a.capacity[u] >> CHUNK_BITS)] = 0
-    return chunks, ends, targets, weights, freed
 
 
-@kernel
+@inline
 def _chunks(length: int) -> int:
     return (length + CHUNK - 1) >> CHUNK_BITS
 
 
-@kernel
+@inline
 def _wanted(g: GraphArrays, u: int, c: int) -> bool:
     return g.rows.capacity[u] < CHUNK or g.rows.stale[(g.rows.offset[u] >> CHUNK_BITS) + c] == 1

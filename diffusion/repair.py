@@ -8,40 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import (
-    ARCS_CHANGED,
-    DIRTY,
-    MOVED,
-    PENDING,
-    VISITED,
-    GraphArrays,
-)
-from .compile import kernel, sweep
+from .arrays import ARCS_CHANGED, DIRTY, MOVED, PENDING, VISITED, GraphArrays, Index
+from .compile import inline, kernel
+from .vector import largest, move_toward, prefetch
+
+AHEAD = 16  # arcs: rows asked for before they are needed
+SMALL, LARGE = 2.0**-64, 2.0**64
 
 
-@sweep
-def largest(row: np.ndarray) -> np.float32:
-    """max |row|"""
-    m = np.float32(0)
-    for f in range(len(row)):
-        m = max(m, abs(row[f]))
-    return m
-
-
-@kernel
-def wake(g: GraphArrays, u: int, epsilon: float) -> None:
-    """Keep the invariant of `pending` after R_u changed."""
-    m = largest(g.R[u])
-    if g.pending_mark[u] == 1:
-        g.norm[u] = m
-    elif m > epsilon:
-        g.norm[u] = m
-        g.pending_mark[u] = 1
+@inline
+def wake(g: GraphArrays, u: Index, norm: np.float32) -> None:
+    """Row u, whose |R|∞ is above ε, is pending."""
+    if g.norm[u] == 0:
+        prefetch(g.record, u)
         g.pending[g.sizes[PENDING]] = u
         g.sizes[PENDING] += 1
+    g.norm[u] = norm
 
 
-@kernel
+@inline
+def look_at(g: GraphArrays, u: int, norm: np.float32, epsilon: float) -> None:
+    """Keep the invariant of `pending` after R_u became what it is."""
+    if norm > np.float32(epsilon):
+        wake(g, u, norm)
+
+
+@inline
 def mark_dirty(g: GraphArrays, u: int, what: int) -> None:
     """The store must hear of row u."""
     if g.dirty[u] == 0:
@@ -50,13 +42,20 @@ def mark_dirty(g: GraphArrays, u: int, what: int) -> None:
     g.dirty[u] |= what
 
 
-@kernel
+@inline
 def mark_moved(g: GraphArrays, u: int) -> None:
     """Row u awaits a publish decision."""
     if g.moved_mark[u] == 0:
         g.moved_mark[u] = 1
         g.moved[g.sizes[MOVED]] = u
         g.sizes[MOVED] += 1
+
+
+@inline
+def set_weight_sum(g: GraphArrays, u: int, total: float) -> None:
+    """W_u, and its inverse where neither it nor a product with it leaves the middle of float32."""
+    g.weight_sum[u] = total
+    g.inverse[u] = 1 / total if SMALL < total < LARGE else 0.0
 
 
 @kernel
@@ -69,11 +68,13 @@ def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
     total = 0.0
     exact[:] = 0.0
     for k in range(begin, end):
+        if k + AHEAD < end:
+            prefetch(g.H, a.target[k + AHEAD])
         w, v = np.float64(a.weight[k]), a.target[k]
         total += w
         for f in range(len(exact)):
             exact[f] += w * g.H[v, f]
-    g.weight_sum[u] = total
+    set_weight_sum(g, u, total)
     g.weight_ref[u] = total
     drift = np.float32(0)
     for f in range(len(exact)):
@@ -84,24 +85,22 @@ def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
     return drift
 
 
-@kernel
-def repair_arc(g: GraphArrays, u: int, v: int, before: np.float32, after: np.float32, alpha: float) -> None:
+@inline
+def repair_arc(
+    g: GraphArrays, u: int, v: int, before: np.float32, after: np.float32, alpha: float, epsilon: float
+) -> None:
     """R_u after the arc u → v went from one weight to another; the list is already changed."""
-    a = g.rows
     mark_dirty(g, u, ARCS_CHANGED)
     if u == v:
         g.self_weight[u] = after
     change = np.float64(after) - np.float64(before)
     total = g.weight_sum[u] + change
-    # Two arcs are too few, and half the largest sum too little, for the mean to be trusted: ask the definition.
-    if a.length[u] <= 1 or total < g.weight_ref[u] / 2:
+    # One arc is too few, and half the largest sum too little, for the mean to be trusted: ask the definition.
+    if g.rows.length[u] <= 1 or total < g.weight_ref[u] / 2:
         rebuild_row(g, u, alpha)
+        look_at(g, u, largest(g.R, u), epsilon)
         return
     g.counters[VISITED] += 2
-    g.weight_sum[u] = total
+    set_weight_sum(g, u, total)
     g.weight_ref[u] = max(g.weight_ref[u], total)
-    theta = change / total
-    for f in range(g.R.shape[1]):
-        x, h, r = np.float64(g.X[u, f]), np.float64(g.H[u, f]), np.float64(g.R[u, f])
-        rho = alpha * (x - h) + (1 - alpha) * (np.float64(g.H[v, f]) - h)
-        g.R[u, f] = np.float32(r + theta * (rho - r))
+    look_at(g, u, move_toward(g.X, g.H, g.R, u, v, alpha, change / total), epsilon)

@@ -13,11 +13,11 @@ from .arrays import (
     Adjacency,
     Floats,
     GraphArrays,
-    Ints,
     Rows,
 )
-from .compile import kernel
-from .repair import mark_dirty, rebuild_row, wake
+from .compile import inline, kernel
+from .repair import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
+from .vector import largest, largest_difference, prefetch
 
 
 @kernel
@@ -31,7 +31,7 @@ def scrub(
         u = u + 1 if u + 1 < used else 0
         if g.alive[u] == 1:
             drift = max(drift, rebuild_row(g, u, alpha))
-            wake(g, u, epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
             g.counters[SCRUBBED] += 1
     return u, drift
 
@@ -42,7 +42,7 @@ def rebuild(g: GraphArrays, used: int, alpha: float, epsilon: float) -> None:
     for u in range(used):
         if g.alive[u] == 1:
             rebuild_row(g, u, alpha)
-            wake(g, u, epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
 
 
 @kernel
@@ -50,28 +50,26 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
     """Put every row above ε in `pending`."""
     for u in range(used):
         if g.alive[u] == 1:
-            wake(g, u, epsilon)
+            look_at(g, u, largest(g.R, u), epsilon)
 
 
-@kernel
-def gap(g: GraphArrays, u: int) -> np.float32:
-    """|H_u − P_u|∞"""
-    m = np.float32(0)
-    for f in range(g.H.shape[1]):
-        m = max(m, abs(g.H[u, f] - g.P[u, f]))
-    return m
-
-
-@kernel
+@inline
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
 
-    Rows beyond `limit` stay in it.
+    Rows beyond `limit` stay in it. Not while a publication is in flight: its acknowledgement moves P.
     """
     count, kept = 0, 0
     for i in range(g.sizes[MOVED]):
+        if i + AHEAD < g.sizes[MOVED]:
+            ahead = g.moved[i + AHEAD]
+            prefetch(g.record, ahead)
+            prefetch(g.H, ahead)
+            prefetch(g.P, ahead)
         u = g.moved[i]
-        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] == 1 or gap(g, u) > tau)
+        wanted = g.alive[u] == 1 and (
+            g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(g.H, g.P, u) > tau
+        )
         if wanted and count == limit:
             g.moved[kept] = u
             kept += 1
@@ -85,23 +83,31 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
 
 
 @kernel
+def move_all(g: GraphArrays, rows: Rows) -> None:
+    """These rows await their publish decision."""
+    for u in rows:
+        mark_moved(g, u)
+
+
+@kernel
 def largest_gap(g: GraphArrays) -> np.float32:
     """Largest |H − P|∞ among announced rows that still await their decision."""
     m = np.float32(0)
     for i in range(g.sizes[MOVED]):
         u = g.moved[i]
         if g.alive[u] == 1 and g.announced[u] == 1:
-            m = max(m, gap(g, u))
+            m = max(m, largest_difference(g.H, g.P, u))
     return m
 
 
-@kernel
-def acknowledge(g: GraphArrays, rows: Rows, generations: Ints, vectors: Floats) -> None:
+@inline
+def acknowledge(g: GraphArrays, rows: Rows, generations: Rows, vectors: Floats) -> None:
     """P := what consumers now hold, where the row still belongs to the same node."""
     for i in range(len(rows)):
         u = rows[i]
         if g.alive[u] == 1 and g.generation[u] == generations[i]:
-            g.P[u] = vectors[i]
+            for f in range(vectors.shape[1]):
+                g.P[u, f] = vectors[i, f]
             g.announced[u] = 1
             g.unknown[u] = 0
             mark_dirty(g, u, VECTOR_CHANGED)

@@ -109,6 +109,9 @@ class LogReader(Protocol):
         Raises OffsetOutOfRangeError, NotAuthorizedError, UnknownTopicError, LogUnavailableError.
         """
 
+    def known_ends(self) -> dict[int, int]:
+        """Ends as `poll` last saw them, under the reader's isolation: without asking, so perhaps a little old."""
+
     async def beginning_offsets(self) -> dict[int, int]:
         """First offsets the log still holds."""
 

@@ -132,6 +132,16 @@ class KafkaReader:
                     f"partition {number} of {self.topic!r} has not answered for {self._looked - since:.0f} s"
                 )
 
+    def known_ends(self) -> dict[int, int]:
+        """Ends as of the last answers; where there was none yet, the position."""
+        consumer = self._started
+        ends = {}
+        for number, place in self._places.items():
+            committed = consumer.last_stable_offset(place) if self._isolation == "read_committed" else None
+            end = consumer.highwater(place) if committed is None or committed < 0 else committed
+            ends[number] = max(end or 0, self._positions[number])
+        return ends
+
     async def beginning_offsets(self) -> dict[int, int]:
         """First offsets the log still holds."""
         with translated(f"looking up the first offsets of {self.topic!r}"):

@@ -51,6 +51,7 @@ class _Span(NamedTuple):
 class _Found(NamedTuple):
     records: list[Record]
     positions: dict[int, int]
+    ends: dict[int, int]
 
 
 class SqliteReader:
@@ -61,6 +62,7 @@ class SqliteReader:
         self._isolation = isolation
         self._connection = connection
         self._positions: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
         self._turn = 0  # which partition comes first, so that a busy one does not starve the others
 
     async def start(self) -> None:
@@ -71,6 +73,7 @@ class SqliteReader:
             await self.close()
             raise
         self._positions = {span.number: span.first for span in spans}
+        self._ends = {span.number: span.end for span in spans}
 
     async def close(self) -> None:
         """Release the file; may be called twice."""
@@ -97,6 +100,7 @@ class SqliteReader:
         while True:
             before = dict(self._positions)
             found = await self._connection.run(partial(self._read, positions=before, max_records=max_records))
+            self._ends = found.ends
             for partition, position in found.positions.items():
                 if self._positions[partition] == before[partition]:  # no seek meanwhile
                     self._positions[partition] = position
@@ -105,6 +109,10 @@ class SqliteReader:
                 return found.records
             await asyncio.sleep(min(nap, remaining))
             nap = min(2 * nap, LONGEST_NAP)
+
+    def known_ends(self) -> dict[int, int]:
+        """Ends as of the last look at the file."""
+        return dict(self._ends)
 
     async def beginning_offsets(self) -> dict[int, int]:
         """First offsets the log still holds."""
@@ -160,7 +168,7 @@ class SqliteReader:
                         db, span._replace(first=position), max_records - len(records), room
                     )
                     records += found
-        return _Found(records, moved)
+        return _Found(records, moved, {span.number: span.end for span in spans})
 
     def _read_span(
         self, db: sqlite3.Connection, span: _Span, most: int, room: int

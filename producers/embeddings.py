@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,21 +29,27 @@ LAST_MOMENT = 2**63 - 1
 
 
 class EmbeddingSink:
-    """Writes to the embeddings and the progress topic; a transaction is begun when there is something to write."""
+    """Writes to the embeddings and the progress topic; a transaction is begun when there is something to write.
+
+    The writers take turns: while one commits, which takes up to 40 ms, the next one writes.
+    """
 
     def __init__(
-        self, writer: TransactionalWriter, topic: str, progress_topic: str, encoding: Encoding
+        self, writers: Sequence[TransactionalWriter], topic: str, progress_topic: str, encoding: Encoding
     ) -> None:
         self.output_offsets: dict[int, int] = {}
-        self._writer, self._topic, self._progress_topic = writer, topic, progress_topic
+        self._writers = deque(writers)  # the first is the one that writes now
+        self._topic, self._progress_topic = topic, progress_topic
         self._encoding: Encoding = encoding
         self._partitions = 0
         self._open = False
+        self._beginning = asyncio.Lock()
 
     async def start(self) -> None:
         """Learn the number of partitions. Raises UnknownTopicError."""
-        self._partitions = await self._writer.partitions(self._topic)
-        await self._writer.partitions(self._progress_topic)
+        for writer in self._writers:
+            self._partitions = await writer.partitions(self._topic)
+            await writer.partitions(self._progress_topic)
 
     async def publish(
         self, ids: Sequence[str], vectors: NDArray[np.float32], tombstones: Sequence[str], sequence: int
@@ -59,26 +67,32 @@ class EmbeddingSink:
             key = node.encode()
             by_partition.setdefault(partition_of(key, self._partitions), []).append(Message(key, value))
         for partition, messages in by_partition.items():
-            await self._begin()
-            end = await self._writer.append(self._topic, partition, messages)
+            end = await (await self._begun()).append(self._topic, partition, messages)
             self.output_offsets[partition] = end
 
     async def publish_progress(self, progress: Progress) -> None:
         """Write a progress record and wait for its acknowledgement."""
-        await self._begin()
         message = Message(progress.graph.encode(), encode_progress(progress, self._encoding))
-        await self._writer.append(self._progress_topic, 0, [message])
+        await (await self._begun()).append(self._progress_topic, 0, [message])
 
     async def commit(self) -> None:
-        """Commit the open transaction, if there is one."""
-        if self._open:
-            self._open = False
-            await self._writer.commit()
+        """Commit the open transaction, if there is one; what is written meanwhile is in the next one.
 
-    async def _begin(self) -> None:
-        if not self._open:
-            await self._writer.begin()
-            self._open = True
+        Not while something is on its way, nor while another commit is.
+        """
+        if self._open:
+            writer, self._open = self._writers[0], False
+            self._writers.rotate(-1)
+            await writer.commit()
+
+    async def _begun(self) -> TransactionalWriter:
+        """The writer, in a transaction."""
+        async with self._beginning:  # vectors and progress may be the first at the same time
+            writer = self._writers[0]
+            if not self._open:
+                await writer.begin()
+                self._open = True
+            return writer
 
 
 async def check_limits(log: Log, topic: str, features: int, encoding: Encoding) -> None:

@@ -100,6 +100,7 @@ class Checkpoint:
         self._stored = stored
         self._writing: asyncio.Task[None] | None = None
         self._went_back: tuple[Owner | None] | None = None
+        self._begun = 0.0
 
     def attach(self, output: Output) -> None:
         """Publish through this from now on: the first output, or the next after the log has failed.
@@ -132,28 +133,35 @@ class Checkpoint:
         return self._writing is not None and not self._writing.done()
 
     async def commit(self) -> bool:
-        """Make everything applied and published so far durable; nothing else writes state.
+        """Make everything applied and published so far durable; nothing else writes state. The order:
 
-        Called after a batch with no publication in flight. The order:
-
-        1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it), and so are
-           the dead letters;
-        2. the log's transaction is committed;
-        3. gather: what changed is copied, with the offsets; processing may go on;
+        1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it);
+        2. the log's transaction is committed, and the output offsets of the barrier count from then on;
+        3. gather: dead letters are acknowledged, and what changed is copied, with the offsets;
         4. in a thread: one compare-and-set on (token, sequence) writes it all;
         5. the group's offsets, for lag tools only.
 
-        While an earlier write still waits for the store only 1 and 2 are taken and False is returned: a
-        transaction never outlives the checkpoint interval. Raises FencedError, LogError.
+        Processing may go on between 2 and 3, and after 3; what it publishes is in the next transaction, and after a
+        crash in the tail. While an earlier write still waits for the store only 1 and 2 are taken and False is
+        returned: a transaction never outlives the checkpoint interval. Raises FencedError, LogError.
         """
+        await self.seal()
+        return await self.write()
+
+    async def seal(self) -> None:
+        """Steps 1 and 2. Raises LogError."""
         assert self._output is not None, "attach an output first"
-        begun = time.monotonic()
+        self._begun = time.monotonic()
         with self._step(Step.BARRIER):
-            await self._dead_letters.flush()
+            ends = dict(self._output.output_offsets)
         with self._step(Step.TRANSACTION):
             await self._output.commit()
         if not self.position.tail_owed:
-            self.position.output_offsets = dict(self._output.output_offsets)
+            self.position.output_offsets = ends
+
+    async def write(self) -> bool:
+        """Steps 3 to 5, between two batches. Raises FencedError, LogError."""
+        await self._dead_letters.flush()
         if self.writing:
             return False
         await self.written()
@@ -162,10 +170,10 @@ class Checkpoint:
             meta = self.meta
             if self._went_back is None:
                 changes = await self._kernel(lambda: collect(self._graph, meta))
-                write = self._write(owner, changes, begun)
+                write = self._write(owner, changes, self._begun)
             else:
                 everything = await self._kernel(lambda: list(collect_all(self._graph, meta)))
-                write = self._rewrite(owner, everything, self._went_back[0], begun)
+                write = self._rewrite(owner, everything, self._went_back[0], self._begun)
         self._writing = asyncio.create_task(write)
         return True
 

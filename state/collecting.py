@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.arrays import ARCS_CHANGED, FEATURES_CHANGED, VECTOR_CHANGED
+from ..diffusion.arrays import ARCS_CHANGED, FEATURES_CHANGED, ID_CHANGED, VECTOR_CHANGED
 from ..diffusion.gather import gather_arcs
 from ..diffusion.upkeep import clean
 from .graph import GraphState
+from .id_table import ids_of
 from .store import Meta, StoreChanges
 
 REWRITE_ROWS = 1 << 16
@@ -20,7 +21,7 @@ REWRITE_ROWS = 1 << 16
 def collect(graph: GraphState, meta: Meta) -> StoreChanges:
     """Everything that changed since the last call, to be written as one."""
     g = graph.arrays
-    dirty = g.dirty_rows[: graph.dirty_count].copy()
+    dirty = np.sort(g.dirty_rows[: graph.dirty_count])
     flags, alive = g.dirty[dirty], g.alive[dirty] == 1
     changes = _changes(
         graph,
@@ -30,19 +31,17 @@ def collect(graph: GraphState, meta: Meta) -> StoreChanges:
         arcs=dirty[flags & ARCS_CHANGED > 0],
         everything=False,
     )
-    # A row may have been freed and reused since: its former vector goes, whatever stands there now.
-    reborn = np.isin(dirty, np.fromiter(graph.new_ids.values(), np.int32, len(graph.new_ids)))
-    ids, rows = list(graph.new_ids), list(graph.new_ids.values())
+    born = alive & (flags & ID_CHANGED > 0)
     changes = replace(
         changes,
         freed_ids=list(graph.freed_ids),
-        freed_rows=dirty[~alive | reborn],
-        ids=ids,
-        id_rows=np.array(rows, np.int32),
+        # A row may have been freed and used again since: its former vector goes, whatever stands there now.
+        freed_rows=dirty[~alive | born],
+        ids=ids_of(graph.ids, dirty[born]),
+        id_rows=dirty[born],
     )
     clean(g)
     graph.freed_ids.clear()
-    graph.new_ids.clear()
     return changes
 
 
@@ -50,15 +49,13 @@ def collect_all(graph: GraphState, meta: Meta) -> Iterator[StoreChanges]:
     """The whole graph, in parts; what was dirty is not any more."""
     g = graph.arrays
     g.stored_chunks[:] = 0
-    for start in range(0, max(1, len(graph.row_ids)), REWRITE_ROWS):
-        part = np.arange(start, min(start + REWRITE_ROWS, len(graph.row_ids)), dtype=np.int32)
+    for start in range(0, max(1, graph.used), REWRITE_ROWS):
+        part = np.arange(start, min(start + REWRITE_ROWS, graph.used), dtype=np.int32)
         rows = part[g.alive[part] == 1]
         changes = _changes(graph, meta, rows, rows[g.announced[rows] == 1], rows, everything=True)
-        ids = [graph.row_ids[row] or "" for row in rows.tolist()]
-        yield replace(changes, ids=ids, id_rows=rows)
+        yield replace(changes, ids=ids_of(graph.ids, rows), id_rows=rows)
     clean(g)
     graph.freed_ids.clear()
-    graph.new_ids.clear()
 
 
 def _changes(

@@ -1,42 +1,43 @@
-"""The graph in memory: staged batches in, publications and checkpoint changes out.
-
-`stage` belongs to the loop, everything else to the one kernel thread.
-"""
+"""The graph in memory: records in, publications and checkpoint changes out. It belongs to one thread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.adjacency import find
-from ..diffusion.apply import OVERFLOW, apply
-from ..diffusion.arrays import (
-    ARCS,
-    COUNTERS,
-    DIRTY,
-    EDGES,
-    MOVED,
-    NOTHING_DONE,
-    PENDING,
-    allocate,
-    grow_arcs,
-    grow_rows,
-)
+from ..diffusion.apply import APPLIED, find_arc
+from ..diffusion.arrays import ARCS, COUNTERS, DIRTY, MOVED, PENDING, allocate, grow_arcs, grow_rows
+from ..diffusion.compaction import compact
 from ..diffusion.push import max_pending, push
-from ..diffusion.upkeep import (
-    acknowledge,
-    largest_gap,
-    scrub,
-    select_moved,
+from ..diffusion.upkeep import acknowledge, largest_gap, move_all, scrub, select_moved
+from ..schemas.events import decode_event
+from ..schemas.reasons import InvalidEvent
+from .applying import (
+    FIRST_BORN,
+    NO_WANT,
+    REFUSED,
+    SECOND_BORN,
+    WANT_ROWS,
+    WANT_TEXT,
+    Batch,
+    Terms,
+    apply_events,
+    find_rows,
+    new_batch,
 )
-from ..schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, RemoveNode, SetFeatures
-from ..schemas.reasons import InvalidEvent, Reason
+from .columns import REMOVE_NODE, Columns, columns_of, text_of
 from .deadline import Deadline
-from .staging import Rules, Staged, Staging
+from .id_table import FREE, NOBODY, USED, find_id, grown_rows, grown_text, ids_of, new_table, rows_of
+from .refusals import refusal
+from .rules import Rules
 
+FIRST_ROWS, FIRST_TEXT = 64, 4096  # room of an empty graph: rows, bytes of ids
+NO_LIMIT = 1 << 62
 ARC_BUDGET = 500_000  # arc updates between two looks at the clock
 SCRUBBED_ROWS = 8  # per batch
 HEADROOM = 0.98  # of ε: what it leaves is for rounding and drift, so that the bound stays within the accuracy
@@ -45,11 +46,10 @@ ULP = float(np.finfo(np.float32).eps)
 NO_PROMISE = float(np.finfo(np.float32).max)  # a bound that says so, in a number that JSON has
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What running a batch came to."""
+class Applied(NamedTuple):
+    """What a batch came to."""
 
-    rejected: list[tuple[int, InvalidEvent]]
+    refused: list[tuple[int, InvalidEvent]]  # places in the batch, ascending
     sequence: int
 
 
@@ -59,7 +59,7 @@ class Publication:
 
     ids: list[str]
     rows: NDArray[np.int32]
-    generations: NDArray[np.int64]
+    generations: NDArray[np.int32]
     vectors: NDArray[np.float32]
     internal: NDArray[np.float32]  # as the arrays held them
     tombstones: list[str]
@@ -72,53 +72,26 @@ class Publication:
 
 
 class GraphState:
-    """One graph and its residuals."""
+    """One graph and its residuals. A store and a log are none of its business."""
 
     def __init__(self, rules: Rules, alpha: float) -> None:
         self.rules, self.alpha = rules, alpha
-        self.staging = Staging(rules)
-        self.arrays = allocate(64, rules.features, rules.directed)
-        self.row_ids: list[str | None] = []
+        self.arrays = allocate(FIRST_ROWS, rules.features, rules.directed)
+        self.ids = new_table(FIRST_ROWS, FIRST_TEXT)
         self.sequence = 0
         self.owed_tombstones: dict[str, None] = {}
+        self.freed_ids: dict[str, None] = {}  # since the last checkpoint
+        self.published = 0
+        self.peak = np.zeros(1, np.float32)  # largest |X| ever
         self.drift = 0.0  # largest the scrubber found of late
         self._drifts = [0.0, 0.0]
         self._batches = 0
         self._scrub_at = 0
-        self.peak = 0.0  # max |X| ever
-        self.nodes = 0
-        self.freed_ids: dict[str, None] = {}
-        self.new_ids: dict[str, int] = {}
-        self.published = 0
-        # Batches and new edges, staged by the loop and run by the kernel thread: each side writes its own.
-        self._staged, self._staged_edges = 0, 0
-        self._ran, self._ran_edges = 0, 0
-
-    # -- staging view
-
-    def stage(self, events: Sequence[GraphEvent], start: int = 0) -> Staged:
-        """Columns for events from `start` on; every batch staged is to be run, in that order.
-
-        `consumed` says how far it came: with max_edges it may end early, and at `start` itself when only an
-        exact count will do while another batch is still on its way: run that one first.
-        """
-        limit = self.rules.max_edges
-        ran, on_the_way = self._ran, self._staged_edges - self._ran_edges  # read before the count it adds to
-        room = None if limit is None else limit - int(self.arrays.sizes[EDGES]) - on_the_way
-        staged = self.staging.stage(events, start, room, self._has_edge if self._staged == ran else None)
-        self._staged += 1
-        self._staged_edges += staged.edges
-        return staged
-
-    def _has_edge(self, source: str, target: str) -> bool:
-        return self.weight(source, target) is not None
-
-    # -- kernel view
 
     @property
     def epsilon(self) -> float:
         """Residuals up to this are left alone; never below what float32 resolves."""
-        return max(HEADROOM * self.alpha * float(self.rules.accuracy[0]) / 2, 4 * ULP * self.peak)
+        return max(HEADROOM * self.alpha * float(self.rules.accuracy[0]) / 2, 4 * ULP * float(self.peak[0]))
 
     @property
     def tau(self) -> float:
@@ -135,6 +108,16 @@ class GraphState:
         """Rows visited, pushes, arc updates, …: locality can be seen."""
         counted = dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=False))
         return counted | {"events": self.sequence, "published": self.published}
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        return int(self.ids.counts[USED] - self.ids.counts[FREE])
+
+    @property
+    def used(self) -> int:
+        """Rows ever used."""
+        return int(self.ids.counts[USED])
 
     @property
     def arcs(self) -> int:
@@ -156,21 +139,23 @@ class GraphState:
         """Rows above ε."""
         return int(self.arrays.sizes[PENDING])
 
-    def run(self, staged: Staged, *, push: bool = True, deadline: Deadline | None = None) -> Ran:
-        """Apply a batch, push what it woke, scrub a few rows. A rejected event is not in the sequence."""
-        if staged.rows > len(self.arrays.alive):
-            self.arrays = grow_rows(self.arrays, max(staged.rows, 2 * len(self.arrays.alive)))
-        rejected = self._apply(staged)
-        self._register(staged)
-        self.sequence += staged.accepted - len(rejected)
-        self.arrays.counters[NOTHING_DONE] += staged.no_ops
-        self._ran_edges += staged.edges
-        self._ran += 1
-        if staged.kind:
+    def apply(
+        self, values: Sequence[bytes | None], *, push: bool = True, deadline: Deadline | None = None
+    ) -> Applied:
+        """Apply a batch of records, push what it woke, scrub a few rows. What is refused is not in the sequence."""
+        columns, refused = columns_of(values)
+        batch = new_batch(len(values), self.rules.features, self.peak)
+        self._apply(columns, batch)
+        self._follow_tombstones(columns, batch)
+        for i in np.flatnonzero(np.isin(batch.outcome, REFUSED)).tolist():
+            refused.append((i, refusal(int(batch.outcome[i]), decode_event(values[i]), self.rules)))
+        self.sequence += len(values) - len(refused)
+        if len(values):
             self._scrub()
+            compact(self.arrays, self.used)
         if push:
             self.push(deadline)
-        return Ran(rejected, self.sequence)
+        return Applied(sorted(refused, key=itemgetter(0)), self.sequence)
 
     def push(self, deadline: Deadline | None = None) -> bool:
         """Push until nothing is pending or the deadline has passed; True when nothing is."""
@@ -187,9 +172,9 @@ class GraphState:
         g, scale = self.arrays, self.rules.scale
         if g.unknown[g.moved[: self.moved_count]].any():
             return [NO_PROMISE] * self.rules.features
-        residual = self.residual() + self.drift + ULP * self.peak
+        residual = self.residual() + self.drift + ULP * float(self.peak[0])
         gap = max(self.tau, float(largest_gap(g)))
-        written = ULP / 2 * (np.abs(self.rules.offset) + self.peak / scale)  # vectors travel as float32
+        written = ULP / 2 * (np.abs(self.rules.offset) + self.peak[0] / scale)  # vectors travel as float32
         bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
         return bound
 
@@ -202,9 +187,8 @@ class GraphState:
         chosen = np.empty(min(limit, self.moved_count), np.int32)
         rows = chosen[: select_moved(self.arrays, self.tau, limit, chosen)]
         internal = self.arrays.H[rows]
-        ids = [self.row_ids[row] for row in rows.tolist()]
         return Publication(
-            ids=[node for node in ids if node is not None],
+            ids=ids_of(self.ids, rows),
             rows=rows.copy(),
             generations=self.arrays.generation[rows],
             vectors=self.rules.raw(internal),
@@ -230,15 +214,12 @@ class GraphState:
 
         Those that are not in the graph get a tombstone, and are returned.
         """
-        absent = []
-        for node in ids:
-            row = self.staging.rows.get(node)
-            if row is None:
-                self.owed_tombstones[node] = None
-                absent.append(node)
-                continue
-            self.arrays.unknown[row] = 1
-            self.mark_moved(row)
+        rows = rows_of(self.ids, ids)
+        absent = [node for node, row in zip(ids, rows.tolist(), strict=True) if row == NOBODY]
+        self.owed_tombstones.update(dict.fromkeys(absent))
+        known = rows[rows != NOBODY]
+        self.arrays.unknown[known] = 1
+        move_all(self.arrays, known)
         return absent
 
     def forget_published(self) -> None:
@@ -248,96 +229,90 @@ class GraphState:
 
     def reconsider(self) -> None:
         """Every row awaits its publish decision again: a publication may have been lost on its way."""
-        for row, node in enumerate(self.row_ids):
-            if node is not None:
-                self.mark_moved(row)
+        move_all(self.arrays, self.rows())
+
+    def rows(self) -> NDArray[np.int32]:
+        """Rows in use, ascending."""
+        return np.flatnonzero(self.arrays.alive[: self.used]).astype(np.int32)
+
+    def row_of(self, node: str) -> int | None:
+        """The row of a node, or None."""
+        row = find_id(self.ids, node)
+        return None if row == NOBODY else row
 
     def weight(self, source: str, target: str) -> float | None:
         """Weight of an edge; None when there is none."""
-        u, v = (self.staging.rows.get(node) for node in self.staging.arc(source, target))
-        if u is None or v is None or max(u, v) >= len(self.arrays.alive):
+        s, t = self.row_of(source), self.row_of(target)
+        if s is None or t is None:
             return None
-        rows, columns = self.arrays.rows, self.arrays.columns
-        if columns.length[v] < rows.length[u]:
-            at = find(columns, v, u)
-            return None if at < 0 else float(columns.weight[at])
-        at = find(rows, u, v)
-        return None if at < 0 else float(rows.weight[at])
+        u, v = (t, s) if self._terms().turned else (s, t)
+        at = find_arc(self.arrays, u, v)
+        return None if at < 0 else float(self.arrays.rows.weight[at])
 
-    def _apply(self, staged: Staged) -> list[tuple[int, InvalidEvent]]:
-        width = self.rules.features
-        features = np.vstack(staged.features) if staged.features else np.empty((0, width), np.float32)
-        if staged.features:
-            self.peak = max(self.peak, float(np.abs(features).max()))
-        columns = (
-            np.array(staged.kind, np.uint8),
-            np.array(staged.u, np.int32),
-            np.array(staged.v, np.int32),
-            np.array(staged.w, np.float32),
-            np.array(staged.f, np.int32),
-            features,
-        )
-        outcome = np.zeros(len(staged.kind), np.uint8)
-        done = 0
+    def _apply(self, columns: Columns, batch: Batch) -> None:
+        find_rows(self.ids, columns, batch)
+        at, sure = 0, True
         while True:
-            done = apply(
-                self.arrays, not self.rules.directed, *columns, outcome, done, self.alpha, self.epsilon
-            )
-            if done == len(outcome):
-                break
-            self.arrays = grow_arcs(self.arrays)
-        overflow = (staged.event[i] for i in np.flatnonzero(outcome == OVERFLOW).tolist())
-        message = "the accumulated weight is not finite in float32"
-        return [(event, InvalidEvent(Reason.OVERFLOW, message)) for event in overflow]
+            at, want, sure = apply_events(self.arrays, self.ids, columns, batch, self._terms(), at, sure)
+            if want == NO_WANT:
+                return
+            if want == WANT_ROWS:
+                rows = 2 * len(self.arrays.alive)
+                self.arrays, self.ids = grow_rows(self.arrays, rows), grown_rows(self.ids, rows)
+            elif want == WANT_TEXT:
+                self.ids = grown_text(self.ids, FIRST_TEXT)
+            else:
+                self.arrays = grow_arcs(self.arrays)
 
-    def _register(self, staged: Staged) -> None:
-        """Births and deaths in their order, now that the arrays have followed."""
-        births, deaths = iter(staged.births), iter(staged.deaths)
-        self.row_ids.extend([None] * (staged.rows - len(self.row_ids)))
-        for is_birth in staged.order:
-            if is_birth:
-                row, node = next(births)
-                self.row_ids[row] = node
-                self.new_ids[node] = row
-                if node in self.owed_tombstones:  # consumers still hold a vector of its former life
-                    del self.owed_tombstones[node]
-                    self.arrays.unknown[row] = 1
-                self.nodes += 1
-                continue
-            row, node = next(deaths)
-            self.owed_tombstones[node] = None
-            if row >= 0:
-                self.row_ids[row] = None
-                self.freed_ids[node] = None
-                self.new_ids.pop(node, None)
-                self.nodes -= 1
+    def _terms(self) -> Terms:
+        rules = self.rules
+        return Terms(
+            undirected=not rules.directed,
+            turned=rules.directed and rules.aggregate == "in",
+            create=rules.unknown_nodes == "create",
+            max_nodes=NO_LIMIT if rules.max_nodes is None else rules.max_nodes,
+            max_edges=NO_LIMIT if rules.max_edges is None else rules.max_edges,
+            alpha=self.alpha,
+            epsilon=self.epsilon,
+            offset=rules.offset,
+            scale=rules.scale,
+            reach=rules.reach,
+            zeros=rules.zeros,
+            zeros_fit=rules.zeros_fit,
+        )
+
+    def _follow_tombstones(self, columns: Columns, batch: Batch) -> None:
+        """In the order of the events: a removal owes consumers a tombstone, a birth takes it back."""
+        removals = columns.kind == REMOVE_NODE
+        if not (self.owed_tombstones or removals.any()):
+            return
+        for i in np.flatnonzero(removals | (batch.born > 0)).tolist():
+            first = text_of(columns, columns.first[i], columns.first_size[i])
+            if removals[i]:
+                self.owed_tombstones[first] = None
+                if batch.outcome[i] == APPLIED:
+                    self.freed_ids[first] = None
+            if batch.born[i] & FIRST_BORN:
+                self._follow_birth(first)
+            if batch.born[i] & SECOND_BORN:
+                self._follow_birth(text_of(columns, columns.second[i], columns.second_size[i]))
+
+    def _follow_birth(self, node: str) -> None:
+        """Consumers may still hold a vector of its former life."""
+        if node not in self.owed_tombstones:
+            return
+        del self.owed_tombstones[node]
+        row = self.row_of(node)
+        if row is not None:
+            self.arrays.unknown[row] = 1
 
     def _scrub(self) -> None:
         self._batches += 1
         if self._batches % RECENT == 0:
             self._drifts = [self._drifts[1], 0.0]
-        used = len(self.row_ids)
+        used = self.used
         self._scrub_at, drift = scrub(
             self.arrays, self._scrub_at, used, SCRUBBED_ROWS, self.alpha, self.epsilon
         )
         self._drifts[1] = max(self._drifts[1], float(drift))
         self.drift = max(self._drifts)
-
-    def mark_moved(self, row: int) -> None:
-        """The row awaits its publish decision."""
-        g = self.arrays
-        if g.moved_mark[row] == 0:
-            g.moved_mark[row] = 1
-            g.moved[g.sizes[MOVED]] = row
-            g.sizes[MOVED] += 1
-
-
-def warm_up(directed: bool) -> None:
-    """Compile the kernels an event meets, or load them from the cache."""
-    graph = GraphState(Rules(2, np.ones(2), np.zeros(2), directed), 0.15)
-    x = np.ones(2, np.float32)
-    events: list[GraphEvent] = [AddNode("a", x), AddEdge("a", "b"), AddEdge("a", "a", 2.0, "add")]
-    events += [SetFeatures("a", 5 * x), RemoveEdge("a", "a"), RemoveNode("b")]
-    graph.run(graph.stage(events))
-    graph.acknowledge(graph.gather(1))
-    graph.weight("a", "b")

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.arrays import ARCS, EDGES, allocate, grow_arcs
-from ..diffusion.upkeep import count_loops, load_arcs, rebuild
-from .graph import GraphState
+from ..diffusion.upkeep import count_loops, load_arcs, move_all, rebuild
+from .graph import FIRST_ROWS, FIRST_TEXT, GraphState
+from .id_table import add_ids, free_gaps, new_table
 from .recovery import require_same_graph
 from .store import CHUNK, GraphStore, Meta, StoredArcs, StoreFormatError
 
@@ -30,43 +31,41 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
         described = 0
         for loaded in store.features():
             _require_nodes(graph, loaded.rows, "features")
-            g.X[loaded.rows] = rules.scaled(loaded.values)
+            g.X[loaded.rows, : rules.features] = rules.scaled(loaded.values)
             described += len(loaded.rows)
         if described != graph.nodes:
             raise _torn(f"features of {described} of {graph.nodes} nodes")
         g.H[:] = g.X
         for loaded in store.vectors():
             _require_nodes(graph, loaded.rows, "a vector")
-            g.P[loaded.rows] = g.H[loaded.rows] = rules.scaled(loaded.values)
+            g.H[loaded.rows, : rules.features] = rules.scaled(loaded.values)
+            g.P[loaded.rows] = g.H[loaded.rows]
             g.announced[loaded.rows] = 1
-    graph.peak = float(max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0)))
-    if not np.isfinite(graph.peak):
+    graph.peak[0] = max(np.abs(g.X).max(initial=0), np.abs(g.H).max(initial=0))
+    if not np.isfinite(graph.peak[0]):
         raise StoreFormatError(
             "stored features overflow float32 under these accuracies: bring the columns' accuracies closer together"
         )
     _load_arcs(graph, store, meta)
     graph.sequence = meta.event_sequence
     graph.owed_tombstones = dict.fromkeys(meta.owed_tombstones)
-    alive = np.flatnonzero(g.alive)
-    for row in alive[g.announced[alive] == 0].tolist():
-        graph.mark_moved(row)
-    rebuild(graph.arrays, len(graph.row_ids), graph.alpha, graph.epsilon)
+    g, rows = graph.arrays, graph.rows()
+    move_all(g, rows[g.announced[rows] == 0])
+    rebuild(g, graph.used, graph.alpha, graph.epsilon)
 
 
 def _load_ids(graph: GraphState, store: GraphStore, meta: Meta) -> None:
-    ids: dict[str, int] = {}
+    graph.ids = new_table(max(FIRST_ROWS, meta.nodes), FIRST_TEXT)
     for names, rows in store.ids():
-        ids.update(zip(names, rows.tolist(), strict=True))
-    used = max(ids.values(), default=-1) + 1
-    graph.row_ids = [None] * used
-    for node, row in ids.items():
-        graph.row_ids[row] = node
-    graph.staging.free = [row for row in range(used) if graph.row_ids[row] is None]
-    if len(ids) != meta.nodes or used - len(graph.staging.free) != len(ids):
-        raise _torn(f"{len(ids)} ids on {used - len(graph.staging.free)} rows for {meta.nodes} nodes")
-    graph.staging.rows, graph.staging.used, graph.nodes = ids, used, len(ids)
-    graph.arrays = allocate(max(64, used), graph.rules.features, graph.rules.directed)
-    graph.arrays.alive[np.fromiter(ids.values(), np.int32, len(ids))] = 1
+        try:
+            graph.ids = add_ids(graph.ids, names, rows)
+        except ValueError as error:
+            raise _torn(str(error)) from None
+    free_gaps(graph.ids)
+    if graph.nodes != meta.nodes:
+        raise _torn(f"{graph.nodes} ids for {meta.nodes} nodes")
+    graph.arrays = allocate(len(graph.ids.place), graph.rules.features, graph.rules.directed)
+    graph.arrays.alive[:] = graph.ids.place != 0
 
 
 def _load_arcs(graph: GraphState, store: GraphStore, meta: Meta) -> None:
@@ -83,7 +82,7 @@ def _load_arcs(graph: GraphState, store: GraphStore, meta: Meta) -> None:
             done := load_arcs(graph.arrays.columns, loaded.targets, sources, loaded.weights, done)
         ) < len(sources):
             graph.arrays = grow_arcs(graph.arrays)
-    g, used = graph.arrays, len(graph.row_ids)
+    g, used = graph.arrays, graph.used
     loops = count_loops(g, used)
     arcs = int(g.rows.length.sum())
     if arcs != meta.arcs:
@@ -102,7 +101,7 @@ def _require_arcs(graph: GraphState, loaded: StoredArcs, sources: NDArray[np.int
 
 def _require_nodes(graph: GraphState, rows: NDArray[np.int32], what: str) -> None:
     """Kernels do not check rows: what points outside the graph must not reach them."""
-    inside = (rows >= 0) & (rows < len(graph.row_ids))
+    inside = (rows >= 0) & (rows < graph.used)
     if not inside.all() or not graph.arrays.alive[rows].all():
         raise _torn(f"a row without an id has {what}")
 

@@ -59,14 +59,21 @@ def pack_chunks(
     ends: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
 ) -> list[bytes]:
     """Each chunk's targets and weights as bytes; `ends` ([f]) cuts the two columns."""
+    data = chunk_words(ends, targets, weights).tobytes()
+    stops = (8 * ends).tolist()
+    return [data[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)] if stops else []
+
+
+def chunk_words(
+    ends: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """The same end to end, in words of four bytes: a chunk ends at twice its entry in `ends`."""
     lengths = np.diff(ends, prepend=0)
     where = _target_words(ends, lengths)
     words = np.empty(2 * len(targets), "<i4")
     words[where] = targets
     words[where + np.repeat(lengths, lengths)] = np.ascontiguousarray(weights, "<f4").view("<i4")
-    data = words.tobytes()
-    stops = (8 * ends).tolist()
-    return [data[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)] if stops else []
+    return words
 
 
 def _target_words(ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

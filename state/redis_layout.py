@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import packing
+from .redis_resp import Spans, joined, spans_of, write_pairs
+from .redis_wire import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,39 +90,47 @@ class Writes:
         self._delete("features", changes.freed_rows >> ROW_BITS, freed)
         self._delete("vectors", changes.freed_rows >> ROW_BITS, freed)
         self._delete("arcs", _chunk_buckets(changes.freed_chunks), packing.pack_fields(changes.freed_chunks))
-        self._set("ids", _id_buckets(ids), ids, packing.pack_fields(changes.id_rows))
+        self._set("ids", _id_buckets(ids), joined(ids), spans_of(_little(changes.id_rows)))
         self._set_rows("features", changes.feature_rows, changes.features)
         self._set_rows("vectors", changes.vector_rows, changes.vectors)
-        arcs = packing.pack_chunks(changes.chunk_ends, changes.targets, changes.weights)
-        self._set("arcs", _chunk_buckets(changes.chunks), packing.pack_fields(changes.chunks), arcs)
+        words = packing.chunk_words(changes.chunk_ends, changes.targets, changes.weights)
+        arcs = Spans(words.view(np.uint8), 8 * changes.chunk_ends)
+        self._set("arcs", _chunk_buckets(changes.chunks), spans_of(_little(changes.chunks)), arcs)
 
     def _set_rows(self, kind: str, rows: NDArray[np.int32], values: NDArray[np.float32]) -> None:
-        self._set(kind, rows >> ROW_BITS, packing.pack_fields(rows), packing.pack_vectors(values))
+        self._set(kind, rows >> ROW_BITS, spans_of(_little(rows)), spans_of(values.astype("<f4", copy=False)))
 
-    def _set(
-        self, kind: str, buckets: NDArray[np.integer], fields: Sequence[bytes], values: Sequence[bytes]
-    ) -> None:
-        for name, key, members in self._groups(kind, buckets):
-            pairs: list[bytes] = [b""] * (2 * len(members))
-            pairs[0::2] = [fields[member] for member in members]
-            pairs[1::2] = [values[member] for member in members]
+    def _set(self, kind: str, buckets: NDArray[np.integer], fields: Spans, values: Spans) -> None:
+        order = np.argsort(buckets, kind="stable")
+        pairs = write_pairs(order, fields, values)
+        body, ends = pairs.text.data, [0, *pairs.ends.tolist()]
+        at = 0
+        for name, key, members in self._groups(kind, buckets, order):
+            count = len(members)
+            head = b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n" % (2 + 2 * count, len(key.encode()), key.encode())
             self._written.add(name)
-            self._commands.append(("HSET", key, *pairs))
+            self._commands.append(Packed([head, body[ends[at] : ends[at + count]]], 2 + 2 * count))
+            at += count
 
     def _delete(self, kind: str, buckets: NDArray[np.integer], fields: Sequence[bytes]) -> None:
-        for _, key, members in self._groups(kind, buckets):
-            self._commands.append(("HDEL", key, *(fields[member] for member in members)))
+        for _, key, members in self._groups(kind, buckets, np.argsort(buckets, kind="stable")):
+            self._commands.append(("HDEL", key, *(fields[member] for member in members.tolist())))
 
-    def _groups(self, kind: str, buckets: NDArray[np.integer]) -> Iterator[tuple[str, str, list[int]]]:
-        """(name, key, at most FIELDS members) by bucket; order within a bucket is kept; the last wins."""
-        order = np.argsort(buckets, kind="stable")
+    def _groups(
+        self, kind: str, buckets: NDArray[np.integer], order: NDArray[np.int64]
+    ) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+        """(name, key, at most FIELDS members) by bucket, `order` kept: of one field the last wins."""
         cuts = np.flatnonzero(np.diff(buckets[order])) + 1
         for group in np.split(order, cuts) if len(order) else ():
             name = f"{kind}:{buckets[group[0]]}"
             self._touched.add(name)
             for start in range(0, len(group), FIELDS):
                 key = self._keys.data(self._generation, name)
-                yield name, key, group[start : start + FIELDS].tolist()
+                yield name, key, group[start : start + FIELDS]
+
+
+def _little(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    return numbers.astype("<i4", copy=False)
 
 
 def _id_buckets(ids: Sequence[bytes]) -> NDArray[np.integer]:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,8 +22,17 @@ from redis.retry import Retry
 
 from .store import StoreError, StoreFormatError, StoreUnavailableError
 
-Command = Sequence[str | bytes | int]
+Words = Sequence[str | bytes | int]
 
+
+class Packed(NamedTuple):
+    """A command that is in Redis' wire format already."""
+
+    parts: Sequence[bytes | memoryview]
+    words: int
+
+
+Command = Words | Packed
 
 _PATIENCE = 3e-6
 """Seconds more for a transaction to be answered, per word: Redis first works it off and writes its AOF."""
@@ -108,7 +117,7 @@ class Session:
 
     def transaction(self, commands: Sequence[Command]) -> list[Any] | None:
         """MULTI, the commands, EXEC, sent together; None when a watched key has changed."""
-        words = sum(map(len, commands))
+        words = sum(command.words if isinstance(command, Packed) else len(command) for command in commands)
         replies = self._exchange([("MULTI",), *commands, ("EXEC",)], words * _PATIENCE)
         done = replies.pop()
         if isinstance(done, redis_errors.ExecAbortError):
@@ -118,7 +127,7 @@ class Session:
 
     def _exchange(self, commands: Sequence[Command], patience: float = 0.0) -> list[Any]:
         connection = self._connection
-        connection.send_packed_command(connection.pack_commands(list(commands)))  # type: ignore[no-untyped-call]
+        connection.send_packed_command(_packed(connection, commands))  # type: ignore[no-untyped-call]
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -126,6 +135,18 @@ class Session:
             except redis_errors.ResponseError as error:
                 replies.append(error)
         return replies
+
+
+def _packed(connection: AbstractConnection, commands: Sequence[Command]) -> list[bytes | memoryview]:
+    parts: list[bytes | memoryview] = []
+    words: list[Words] = []
+    for command in commands:
+        if isinstance(command, Packed):
+            parts += [*connection.pack_commands(words), *command.parts]  # type: ignore[no-untyped-call]
+            words = []
+        else:
+            words.append(command)
+    return [*parts, *connection.pack_commands(words)]  # type: ignore[no-untyped-call]
 
 
 def _raise_first(replies: list[Any]) -> list[Any]:

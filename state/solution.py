@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..diffusion.exact import fixed_point, transition
+from .id_table import ids_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def solve(graph: GraphState) -> dict[str, NDArray[np.float64]]:
     """The exact answer for a graph's arcs and features, by id, in feature units."""
     g = graph.arrays
-    rows = np.array([row for row, node in enumerate(graph.row_ids) if node is not None], np.int64)
+    rows = graph.rows()
     place = np.full(len(g.alive), -1, np.int64)
     place[rows] = np.arange(len(rows))
     length = g.rows.length[rows]
@@ -32,4 +33,4 @@ def solve(graph: GraphState) -> dict[str, NDArray[np.float64]]:
     )
     x = graph.rules.raw(g.X[rows]).astype(np.float64)
     h = fixed_point(p, x, graph.alpha)
-    return {graph.row_ids[row] or "": h[i] for i, row in enumerate(rows.tolist())}
+    return dict(zip(ids_of(graph.ids, rows), h, strict=True))

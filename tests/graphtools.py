@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dgdm.schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, RemoveNode, SetFeatures, as_weight
+from dgdm.schemas.events import (
+    AddEdge,
+    AddNode,
+    GraphEvent,
+    RemoveEdge,
+    RemoveNode,
+    SetFeatures,
+    as_weight,
+    encode_event,
+)
 from dgdm.state.collecting import collect, collect_all
 from dgdm.state.graph import GraphState, Publication
-from dgdm.state.staging import Rules
+from dgdm.state.id_table import ids_of
+from dgdm.state.rules import Rules
 from dgdm.state.store import CHUNK, Meta, StoreChanges, StoredArcs, StoredRows
 
 if TYPE_CHECKING:
@@ -49,14 +59,15 @@ def some_stream(random: np.random.Generator, count: int, features: int, nodes: i
 
 
 def feed(graph: GraphState, events: Sequence[GraphEvent], *, push: bool = True) -> list[tuple[int, str]]:
-    """Stage and run all of them; which were refused, and why."""
-    refused, start = [], 0
-    while start < len(events):
-        staged = graph.stage(events, start)
-        ran = graph.run(staged, push=push)
-        refused += [(index, error.reason.value) for index, error in staged.rejected + ran.rejected]
-        start = staged.consumed
-    return sorted(refused)
+    """Apply all of them in one batch; which were refused, and why."""
+    applied = graph.apply([encode_event(event) for event in events], push=push)
+    return [(index, error.reason.value) for index, error in applied.refused]
+
+
+def rows_by_id(graph: GraphState) -> dict[str, int]:
+    """Every id with its row."""
+    rows = graph.rows()
+    return dict(zip(ids_of(graph.ids, rows), rows.tolist(), strict=True))
 
 
 class Table:
@@ -146,7 +157,7 @@ class Replica:
     def must_equal(self, graph: GraphState) -> None:
         """The same ids, features, arcs and published vectors as the graph, and nothing else."""
         g, raw = graph.arrays, graph.rules.raw
-        assert self.rows == graph.staging.rows
+        assert self.rows == rows_by_id(graph)
         alive = set(self.rows.values())
         assert self.x.keys() == alive
         for row in alive:
@@ -190,7 +201,7 @@ def arcs_of(graph: GraphState) -> dict[int, dict[int, float]]:
     """{row: {target row: weight}}, rows without arcs left out."""
     a = graph.arrays.rows
     found = {}
-    for row in graph.staging.rows.values():
+    for row in graph.rows().tolist():
         part = slice(a.offset[row], a.offset[row] + a.length[row])
         if a.length[row]:
             found[row] = dict(zip(a.target[part].tolist(), a.weight[part].tolist(), strict=True))
@@ -199,9 +210,9 @@ def arcs_of(graph: GraphState) -> dict[int, dict[int, float]]:
 
 def named_arcs(graph: GraphState) -> dict[tuple[str, str], float]:
     """{(id, target id): weight}, whatever the rows."""
-    names = graph.row_ids
+    names = {row: node for node, row in rows_by_id(graph).items()}
     return {
-        (names[row] or "", names[target] or ""): weight
+        (names[row], names[target]): weight
         for row, own in arcs_of(graph).items()
         for target, weight in own.items()
     }

@@ -25,7 +25,8 @@ TOPICS = ("dgdm.events", "dgdm.embeddings", "dgdm.progress", "dgdm.dead-letters"
 OF_THE_WORKER = [
     (TOPIC, "dgdm.events", READ),
     *((TOPIC, topic, operation) for topic in TOPICS[1:] for operation in (READ, WRITE)),
-    *((TRANSACTIONAL_ID, "dgdm-default", operation) for operation in (DESCRIBE, WRITE)),
+    *((TRANSACTIONAL_ID, name, DESCRIBE) for name in ("dgdm-default-0", "dgdm-default-1")),
+    *((TRANSACTIONAL_ID, name, WRITE) for name in ("dgdm-default-0", "dgdm-default-1")),
     (GROUP, "dgdm-default", READ),
     *((TOPIC, topic, DESCRIBE_CONFIGS) for topic in TOPICS),
 ]

@@ -23,7 +23,7 @@ def files() -> Iterator[Path]:
         names[:] = [
             n for n in names if n not in NOT_OURS and not n.endswith(("_cache", "__pycache__", ".egg-info"))
         ]
-        yield from (Path(folder, name) for name in found)
+        yield from (Path(folder, name) for name in found if name not in NOT_OURS)
 
 
 def code() -> Iterator[Path]:

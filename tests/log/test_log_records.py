@@ -14,6 +14,8 @@ from dgdm.log import LogError, Message, OffsetOutOfRangeError, RecordRejectedErr
 if TYPE_CHECKING:
     from logtools import Place
 
+    from dgdm.log import Isolation
+
 
 async def test_order_and_offsets_over_several_partitions(place: Place):
     topic = await place.new_topic(3)
@@ -235,3 +237,23 @@ async def test_close_is_safe_at_any_time(place: Place):
         await writer.append(topic, 0, messages("a"))
     with pytest.raises(LogError, match="closed"):
         await reader.poll(1, 0)
+
+
+@pytest.mark.parametrize("isolation", ["read_committed", "read_uncommitted"])
+async def test_what_a_poll_has_seen_of_the_end_costs_no_question(place: Place, isolation: Isolation):
+    topic = await place.new_topic(2)
+    writer = await place.started(place.log.writer())
+    reader = await place.started(place.log.reader(topic, isolation))
+    assert reader.known_ends() == {0: 0, 1: 0}
+    await writer.append(topic, 1, messages(*"abcdefghij"))
+    opened = await place.started(place.log.transactional_writer(f"id-{topic}", 30))
+    await opened.begin()
+    await opened.append(topic, 1, messages("open"))
+    end = 10 if isolation == "read_committed" else 11
+
+    async def saw_it() -> bool:
+        await reader.poll(1, 0.1)
+        return reader.known_ends() == {0: 0, 1: end}
+
+    await until(saw_it, "the end of partition 1")
+    assert await reader.end_offsets() == {0: 0, 1: end}

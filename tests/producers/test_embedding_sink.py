@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import zlib
@@ -28,7 +29,7 @@ async def sink_of(
     place: Place, topic: str, progress: str, encoding: Any = "msgpack"
 ) -> tuple[EmbeddingSink, TransactionalWriter]:
     writer = await place.started(place.log.transactional_writer(f"dgdm-{topic}", 60))
-    sink = EmbeddingSink(writer, topic, progress, encoding)
+    sink = EmbeddingSink([writer], topic, progress, encoding)
     await sink.start()
     return sink, writer
 
@@ -103,6 +104,35 @@ async def test_a_transaction_is_begun_by_the_first_record_only(place: Place):
     assert len(begun) == 2
     await sink.commit()
     assert sink.output_offsets == {0: (await records(place, topic))[-1].offset + 1}
+
+
+async def test_one_writer_writes_while_the_other_commits(place: Place):
+    topic, told = await place.new_topic(), await place.new_topic()
+    writers = [await place.started(place.log.transactional_writer(f"dgdm-{topic}-{n}", 60)) for n in range(2)]
+    sink = EmbeddingSink(writers, topic, told, "msgpack")
+    await sink.start()
+    let_go, one = asyncio.Event(), np.ones((1, 2), np.float32)
+    commit = writers[0].commit
+
+    async def slow() -> None:
+        await let_go.wait()
+        await commit()
+
+    writers[0].commit = slow  # type: ignore[method-assign]
+    await sink.publish(["a"], one, [], 1)
+    committing = asyncio.create_task(sink.commit())
+    await asyncio.sleep(0)
+    await sink.publish(["b"], one, [], 2)
+    assert sink.output_offsets == {0: 2}
+    assert not await records(place, topic, "read_committed")
+    let_go.set()
+    await committing
+    assert [r.key for r in await records(place, topic, "read_committed")] == [b"a"]
+    await sink.commit()
+    assert [r.key for r in await records(place, topic, "read_committed")] == [b"a", b"b"]
+    await sink.publish(["c"], one, [], 3)
+    await sink.commit()
+    assert [r.key for r in await records(place, topic, "read_committed")] == [b"a", b"b", b"c"]
 
 
 async def test_topics_that_are_not_there(place: Place):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphtools import SHAPES, Replica, Table, feed, graph_of, some_stream
+from graphtools import SHAPES, Replica, Table, feed, graph_of, rows_by_id, some_stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,11 +76,11 @@ def test_one_more_edge_of_a_hub_writes_one_chunk() -> None:
     replica.checkpoint(graph)
     feed(graph, [AddEdge("hub", "7", 3.0)])
     changes = replica.checkpoint(graph)
-    assert changes.chunks.tolist() == [[graph.staging.rows["hub"], 0]]
+    assert changes.chunks.tolist() == [[rows_by_id(graph)["hub"], 0]]
     feed(graph, [AddEdge("hub", "new")])
     changes = replica.checkpoint(graph)
-    assert changes.chunks.tolist() == [[graph.staging.rows["hub"], 2_000 // 256]]
-    assert changes.feature_rows.tolist() == [graph.staging.rows["new"]]
+    assert changes.chunks.tolist() == [[rows_by_id(graph)["hub"], 2_000 // 256]]
+    assert changes.feature_rows.tolist() == [rows_by_id(graph)["new"]]
     replica.must_equal(graph)
 
 
@@ -89,7 +89,7 @@ def test_a_row_that_shrinks_or_goes_frees_its_chunks() -> None:
     replica = Replica(graph)
     feed(graph, [AddEdge("hub", str(i)) for i in range(600)])
     replica.checkpoint(graph)
-    hub = graph.staging.rows["hub"]
+    hub = rows_by_id(graph)["hub"]
     feed(graph, [RemoveEdge("hub", str(i)) for i in range(599, 255, -1)])
     assert replica.checkpoint(graph).freed_chunks.tolist() == [[hub, 1], [hub, 2]]
     feed(graph, [RemoveNode("hub")])

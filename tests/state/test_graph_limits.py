@@ -1,18 +1,24 @@
-"""Limits are exact, whatever the batches, and also when one is staged while another is on its way."""
+"""Limits are exact, whatever the batches."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import numpy as np
 import pytest
-from graphtools import SHAPES, feed, graph_of, named_arcs, some_stream
+from graphtools import SHAPES, feed, graph_of, named_arcs, rows_by_id, some_stream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgdm.schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, RemoveNode, SetFeatures
-from dgdm.state.graph import GraphState
+from dgdm.schemas.events import (
+    AddEdge,
+    AddNode,
+    GraphEvent,
+    RemoveEdge,
+    RemoveNode,
+    SetFeatures,
+    encode_event,
+)
 
 
 class Limited:
@@ -55,27 +61,6 @@ class Limited:
         return (source, target) if self.directed or source <= target else (target, source)
 
 
-def feed_ahead(graph: GraphState, events: list[GraphEvent], ahead: int) -> list[tuple[int, str]]:
-    """As a loop does that stages the next batches while the kernel thread still has others to run."""
-    waiting: deque[Any] = deque()
-    refused, start = [], 0
-
-    def run_one() -> None:
-        staged = waiting.popleft()
-        ran = graph.run(staged, push=False)
-        refused.extend((index, error.reason.value) for index, error in staged.rejected + ran.rejected)
-
-    while start < len(events):
-        staged = graph.stage(events[: start + 7], start)
-        stuck, start = staged.consumed == start, staged.consumed
-        waiting.append(staged)
-        while len(waiting) > (0 if stuck else ahead):  # only an exact count will do: run what is on its way
-            run_one()
-    while waiting:
-        run_one()
-    return sorted(refused)
-
-
 @pytest.mark.parametrize(("directed", "aggregate"), SHAPES)
 @given(data=st.data())
 def test_limits_decide_event_by_event_whatever_the_batches(data: Any, directed: bool, aggregate: Any) -> None:
@@ -94,12 +79,14 @@ def test_limits_decide_event_by_event_whatever_the_batches(data: Any, directed: 
     twin = Limited(directed, max_nodes, max_edges, unknown)
     expected = [(i, reason) for i, event in enumerate(stream) if (reason := twin.reason(event))]
     graph = graph_of(**rules)
-    ahead = data.draw(st.integers(-1, 3))
-    if ahead < 0:  # everything in one go
-        assert feed(graph, stream) == expected
-    else:
-        assert feed_ahead(graph, stream, ahead) == expected
-    assert set(graph.staging.rows) == twin.nodes
+    size = data.draw(st.sampled_from([1, 7, 100]))
+    refused = [
+        (start + i, reason)
+        for start in range(0, len(stream), size)
+        for i, reason in feed(graph, stream[start : start + size], push=False)
+    ]
+    assert refused == expected
+    assert set(rows_by_id(graph)) == twin.nodes
     assert graph.sequence == twin.sequence
     assert {edge: graph.weight(*edge) for edge in twin.weights} == twin.weights
     assert len(named_arcs(graph)) == graph.arcs
@@ -112,13 +99,11 @@ def test_a_full_graph_still_takes_weights_and_refuses_in_one_batch() -> None:
     feed(graph, [AddEdge("a", "b"), AddEdge("b", "c"), AddEdge("c", "d")])
     events: list[GraphEvent] = [AddEdge("a", "b", 2.0), AddEdge("b", "c", 3.0, "add"), AddEdge("a", "new")]
     events += [AddEdge("c", "d", 5.0)]
-    staged = graph.stage(events)
-    assert staged.consumed == len(events)
-    assert [index for index, _ in staged.rejected] == [2]
-    assert "max_edges = 3" in str(staged.rejected[0][1])
-    graph.run(staged)
+    ((index, why),) = graph.apply([encode_event(event) for event in events]).refused
+    assert index == 2
+    assert "max_edges = 3" in str(why)
     assert [graph.weight(*e) for e in ("ab", "bc", "cd")] == [2.0, 4.0, 5.0]
-    assert "new" not in graph.staging.rows, "a refused edge makes no node"
+    assert graph.row_of("new") is None, "a refused edge makes no node"
 
 
 def test_the_last_free_place_goes_to_the_first_who_asks() -> None:
@@ -126,7 +111,7 @@ def test_the_last_free_place_goes_to_the_first_who_asks() -> None:
     refused = feed(graph, [AddEdge("a", "b"), AddEdge("b", "a"), AddEdge("a", "c"), RemoveEdge("a", "b")])
     assert refused == [(2, "max-edges")]
     assert feed(graph, [AddEdge("a", "c"), AddNode("d"), RemoveNode("b"), AddNode("d")]) == [(1, "max-nodes")]
-    assert set(graph.staging.rows) == {"a", "c", "d"}
+    assert set(rows_by_id(graph)) == {"a", "c", "d"}
 
 
 def test_an_accumulated_weight_that_overflows_is_refused_and_changes_nothing() -> None:
@@ -169,7 +154,5 @@ def test_the_split_into_batches_changes_no_arc_no_weight_and_no_count(
         graph = graph_of(2, directed=directed, aggregate=aggregate)
         for start in range(0, len(stream), size):
             feed(graph, stream[start : start + size], push=bool(random.integers(2)))
-        seen.append(
-            (named_arcs(graph), graph.sequence, dict(graph.staging.rows), list(graph.owed_tombstones))
-        )
+        seen.append((named_arcs(graph), graph.sequence, rows_by_id(graph), list(graph.owed_tombstones)))
     assert seen[0] == seen[1] == seen[2]

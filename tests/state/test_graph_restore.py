@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from graphtools import SHAPES, Replica, Table, feed, graph_of, named_arcs, some_stream
+from graphtools import SHAPES, Replica, Table, feed, graph_of, named_arcs, rows_by_id, some_stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from dgdm.state import collecting
 from dgdm.state.graph import NO_PROMISE, GraphState
 from dgdm.state.loading import restore
 from dgdm.state.recovery import StoredGraphMismatchError
-from dgdm.state.staging import Rules
+from dgdm.state.rules import Rules
 from dgdm.state.store import StoreFormatError
 
 
@@ -102,7 +102,7 @@ def test_owed_tombstones_survive_and_freed_rows_are_used_again() -> None:
     graph = restored(replica, graph.rules)
     assert graph.gather(10).tombstones == ["b", "stranger"]
     feed(graph, [AddNode("d")])
-    assert graph.staging.rows == {"a": 0, "c": 2, "d": 1}
+    assert rows_by_id(graph) == {"a": 0, "c": 2, "d": 1}
 
 
 def test_an_unknown_vector_is_published_again_and_until_then_nothing_is_promised() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from graphtools import feed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from dgdm.schemas.events import (
     encode_event,
 )
 from dgdm.state.graph import GraphState
-from dgdm.state.staging import Rules
+from dgdm.state.rules import Rules
 
 WIDTHS = [1, 2, 3, 8, 32, 64]
 
@@ -62,7 +63,7 @@ def test_consumers_hold_the_exact_answer_within_the_accuracy(
     at = 0
     while at < len(stream):
         size = int(random.integers(1, 20))
-        graph.run(graph.stage(stream[at : at + size]), push=bool(random.integers(2)))
+        feed(graph, stream[at : at + size], push=bool(random.integers(2)))
         at += size
         if random.integers(2):
             deliver(graph, held)
@@ -95,7 +96,7 @@ def test_a_heavy_edge_that_comes_and_goes_leaves_no_error() -> None:
     stream: list[GraphEvent] = [AddNode(str(i), np.array([i / 7], np.float32)) for i in range(60)]
     stream += [AddEdge("50", str(i), 1.0) for i in range(1, 6)]
     stream += [AddEdge("50", "5", 1e8), RemoveEdge("50", "5")]
-    graph.run(graph.stage(stream), push=False)
+    feed(graph, stream, push=False)
     for event in stream:
         truth.apply(encode_event(event))
     graph.push()
@@ -106,22 +107,22 @@ def test_a_heavy_edge_that_comes_and_goes_leaves_no_error() -> None:
 
 def test_a_node_smaller_than_the_threshold_is_announced() -> None:
     graph = GraphState(Rules(2, np.full(2, 0.01), np.zeros(2)), 0.15)
-    graph.run(graph.stage([AddNode("small", np.full(2, 1e-4, np.float32))]))
+    feed(graph, [AddNode("small", np.full(2, 1e-4, np.float32))])
     assert graph.gather(10).ids == ["small"]
 
 
 def test_a_hub_of_many_neighbours_is_removed_and_its_row_reused() -> None:
     graph = GraphState(Rules(1, np.array([0.01]), np.zeros(1)), 0.15)
     leaves = 5_000
-    graph.run(graph.stage([AddEdge("hub", str(i), 1.0) for i in range(leaves)]))
+    feed(graph, [AddEdge("hub", str(i), 1.0) for i in range(leaves)])
     assert graph.arcs == 2 * leaves
-    graph.run(graph.stage([RemoveNode("hub"), AddNode("new", np.ones(1, np.float32))]))
+    feed(graph, [RemoveNode("hub"), AddNode("new", np.ones(1, np.float32))])
     held: dict[str, np.ndarray] = {}
     deliver(graph, held)
     assert graph.arcs == 0
     assert len(held) == leaves + 1
     assert held["new"] == pytest.approx([1.0])
-    assert graph.staging.rows["new"] == 0, "the row was free"
+    assert graph.row_of("new") == 0, "the row was free"
 
 
 def visits_per_event(n: int) -> float:
@@ -130,9 +131,9 @@ def visits_per_event(n: int) -> float:
     graph = GraphState(Rules(4, np.full(4, 0.03), np.zeros(4)), 0.15)
     x = random.normal(size=(n, 4)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    graph.run(graph.stage([AddNode(str(i), x[i]) for i in range(n)]))
+    feed(graph, [AddNode(str(i), x[i]) for i in range(n)])
     pairs = [(str(a), str(b)) for a, b in random.integers(0, n, (4 * n, 2)).tolist()]
-    graph.run(graph.stage([AddEdge(a, b, 1.0) for a, b in pairs]))
+    feed(graph, [AddEdge(a, b, 1.0) for a, b in pairs])
 
     def change(count: int, batch: int) -> None:
         chosen = [pairs[i] for i in random.integers(0, len(pairs), count).tolist()]
@@ -140,7 +141,7 @@ def visits_per_event(n: int) -> float:
             AddEdge(a, b, float(w)) for (a, b), w in zip(chosen, random.uniform(0.5, 2, count), strict=True)
         ]
         for start in range(0, count, batch):
-            graph.run(graph.stage(edges[start : start + batch]))
+            feed(graph, edges[start : start + batch])
 
     change(5 * n, 100)
     before = graph.counters["visited"]

@@ -164,7 +164,7 @@ def become(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from dgdm import cli
-    from dgdm.state.graph import warm_up
+    from dgdm.state.warming import warm_up
 
     importlib.import_module("dgdm.worker")
     for directed in (False, True):

@@ -12,6 +12,7 @@ from processes import WorkerProcess, make_topics, read_all, until
 from streams import producer, require_truth, send_slowly, some_events
 
 from dgdm.connections import connect_log
+from dgdm.session import TURNS
 from dgdm.settings import Settings
 from dgdm.state.lifecycle import Step
 
@@ -23,9 +24,10 @@ pytestmark = pytest.mark.timeout(240)
 async def fence(settings: Settings) -> None:
     """What the broker does to a transaction that takes too long: its writer is fenced, its records are aborted."""
     log = connect_log(settings)
-    writer = log.transactional_writer(f"dgdm-{settings.graph}", 60)
-    await writer.start()
-    await writer.close()
+    for turn in range(TURNS):
+        writer = log.transactional_writer(f"dgdm-{settings.graph}-{turn}", 60)
+        await writer.start()
+        await writer.close()
     await log.close()
 
 

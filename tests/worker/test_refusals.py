@@ -208,7 +208,8 @@ async def test_permissions_one_after_the_other(redis_url: str, tmp_path: Path) -
             (TOPIC, plain.progress_topic, READ),
             (TOPIC, plain.embeddings_topic, READ),
             (TOPIC, plain.events_topic, READ),
-            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}", WRITE),
+            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}-0", WRITE),
+            (TRANSACTIONAL_ID, f"dgdm-{plain.graph}-1", WRITE),
             (TOPIC, plain.embeddings_topic, WRITE),
             (TOPIC, plain.progress_topic, WRITE),
         ):

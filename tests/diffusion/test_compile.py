@@ -1,0 +1,43 @@
+"""Kept machine code is that of the sources as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOM = Path(__file__).parents[2] / "diffusion"
+PROGRAM = """
+from diffusion.arrays import PENDING, allocate
+from diffusion.upkeep import wake_all
+graph = allocate(4, 1, False)
+graph.alive[:] = graph.R[:] = 1
+wake_all(graph, 4, 0.1)
+print(graph.sizes[PENDING])
+"""
+
+
+def run(folder: Path) -> str:
+    """What a fresh process, with the kept machine code of the ones before, says."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=folder, env=environment, timeout=120
+    )
+    return done.stdout.strip()
+
+
+def test_a_kernel_is_compiled_again_when_one_it_calls_in_another_file_changes(tmp_path: Path) -> None:
+    shutil.copytree(ROOM, tmp_path / "diffusion", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(tmp_path) == "4"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.nbc")}
+    assert kept
+    assert run(tmp_path) == "4"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.nbc")} == kept
+    repair = tmp_path / "diffusion" / "repair.py"
+    text = repair.read_text()
+    assert text.count("g.sizes[PENDING] += 1") == 1
+    repair.write_text(text.replace("g.sizes[PENDING] += 1", "g.sizes[PENDING] += 2"))
+    assert run(tmp_path) == "8"
