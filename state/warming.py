@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..diffusion.blocks import take_over
 from ..schemas.events import (
     AddEdge,
     AddNode,
@@ -27,6 +28,8 @@ def warm_up(directed: bool) -> None:
     events: list[GraphEvent] = [AddNode("a", x), AddEdge("a", "b"), AddEdge("a", "a", 2.0, "add")]
     events += [SetFeatures("a", 5 * x), RemoveEdge("a", "a"), RemoveNode("b")]
     graph.apply([encode_event(event) for event in events])
+    nobody, nothing = np.empty(0, np.int32), np.empty((0, 2), np.float32)
+    take_over(graph.arrays, nobody, nothing, nobody, nothing, 1.0)
     graph.acknowledge(graph.gather(1))
     graph.weight("a", "b")
     graph.mark_unknown(["a"])

@@ -28,6 +28,10 @@ class Accelerator(Protocol):
 
     name: str
 
+    @property
+    def needs_compiled(self) -> bool:
+        """Whether it takes only models with a compiled file."""
+
     def load(self, model: ModelFile) -> Signature:
         """Make a model ready. Raises ModelError."""
 
@@ -70,6 +74,8 @@ class Uses:
 
 class Cpu:
     """The CPU of this process."""
+
+    needs_compiled = False
 
     def __init__(self, metrics: TpuMetrics | None = None, threads: int = 1) -> None:
         self.name = "cpu"

@@ -71,6 +71,11 @@ class TpuCluster:
 
     # An accelerator.
 
+    @property
+    def needs_compiled(self) -> bool:
+        """Whether one of them does."""
+        return any(accelerator.needs_compiled for accelerator in self._accelerators)
+
     def load(self, model: ModelFile) -> Signature:
         """Make a model ready on all. Raises ModelError."""
         signatures = [accelerator.load(model) for accelerator in self._accelerators]

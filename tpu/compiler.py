@@ -19,13 +19,18 @@ def available() -> bool:
     return shutil.which(NAME) is not None
 
 
-def compile_model(content: bytes, timeout: float = 300.0) -> ModelFile:
-    """The model with its compiled file. Raises ModelError when a single operator stayed behind."""
+def require_compiler() -> None:
+    """Raises ModelError, with where to get it, when there is none."""
     if not available():
         raise ModelError(
             f"{NAME} is not on PATH: it comes from Google's coral-edgetpu-stable apt repository, for x86-64 Linux. "
             "The plain file runs on the CPU"
         )
+
+
+def compile_model(content: bytes, timeout: float = 300.0) -> ModelFile:
+    """The model with its compiled file. Raises ModelError when a single operator stayed behind."""
+    require_compiler()
     report = check(content)
     if report.verdict is Verdict.NO:
         reasons = [f"{op.op}: {'; '.join(op.reasons)}" for op in report.ops if op.verdict is Verdict.NO]

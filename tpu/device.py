@@ -67,6 +67,8 @@ class Device:
     process has is asked for again and again. `explain` says why a start has failed, while the device is closed.
     """
 
+    needs_compiled = True
+
     def __init__(
         self,
         target: Target,

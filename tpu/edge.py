@@ -54,7 +54,7 @@ def open_accelerator(device_path: str, **options: Unpack[Options]) -> Cpu | Devi
 
 def device_model(accelerator: Accelerator, model: ModelFile) -> ModelFile:
     """The model with what the accelerator needs: compiled for a device, when the compiler is at hand."""
-    if isinstance(accelerator, Cpu) or model.compiled is not None:
+    if model.compiled is not None or not accelerator.needs_compiled:
         return model
     return compile_model(model.content)
 

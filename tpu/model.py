@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .errors import ModelError
 from .network import Floats
 from .opcheck import check
-from .runtime import load_runtime
+from .runtime import load_runtime, without_greeting
 
 Raw = NDArray[Any]
 COMPILED_SUFFIX = "_edgetpu.tflite"
@@ -76,8 +76,9 @@ class CpuModel:
     def __init__(self, content: bytes, threads: int = 1) -> None:
         check(content)  # the interpreter crashes on what is no model
         try:
-            self._interpreter = load_runtime().Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with without_greeting():
+                self._interpreter = load_runtime().Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the runtime refuses the file: {error}") from None
         self.inputs = specs(self._interpreter.get_input_details())

@@ -87,14 +87,19 @@ def _symmetric(p: sparse.csr_array) -> sparse.csr_array:
     return both
 
 
-def _cut(graph: sparse.csr_array, parts: int) -> NDArray[np.int64]:
+def require_metis() -> Any:
+    """The library. Raises MissingRuntimeError."""
     try:
-        metis = importlib.import_module("pymetis")
+        return importlib.import_module("pymetis")
     except ImportError as error:
         raise MissingRuntimeError(
             f"cutting a graph into regions needs pymetis: {INSTALL}, or where there is no wheel of it: pip install "
             f"pymetis; or give regions yourself, or PartitionStrategy.ROWS ({error})"
         ) from None
+
+
+def _cut(graph: sparse.csr_array, parts: int) -> NDArray[np.int64]:
+    metis = require_metis()
     _, labels = metis.part_graph(
         parts,
         metis.CSRAdjacency(graph.indptr.astype(np.int64), graph.indices.astype(np.int64)),

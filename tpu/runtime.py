@@ -9,7 +9,11 @@ import base64
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .errors import MissingRuntimeError
@@ -65,6 +69,35 @@ def load_runtime() -> Runtime:
 def _try_out(interpreter: Callable[..., Any]) -> None:
     """tflite-runtime built for NumPy 1 imports under NumPy 2 and then fails to make any interpreter."""
     interpreter(model_content=base64.b64decode(EMPTY_MODEL))
+
+
+_greeting = threading.Lock()
+_greeted: list[bool] = []
+
+
+@contextmanager
+def without_greeting() -> Iterator[None]:
+    """Around the first interpreter of a process: its greeting is no log line, and stderr may be read by machines.
+
+    Whatever else is written to stderr meanwhile is written after it.
+    """
+    with _greeting:
+        if _greeted:
+            yield
+            return
+        _greeted.append(True)
+        kept = os.dup(2)
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                os.close(kept)
+                file.seek(0)
+                for line in file:
+                    if not line.startswith(b"INFO: "):
+                        os.write(2, line)
 
 
 def _version(name: str) -> str:
