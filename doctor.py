@@ -12,6 +12,7 @@ from .log.topics import check_topics
 from .producers.embeddings import check_limits
 from .state.lifecycle import WorkerState
 from .state.store import StoreError
+from .tpu.diagnosis import survey
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -63,6 +64,9 @@ async def diagnose(settings: Settings, plans: list[Any]) -> list[Finding]:
     finally:
         await log.close()
     findings.append(await _look("worker", settings.graph, lambda: is_ready(settings)))
+    for path, found in await asyncio.to_thread(survey):
+        # whoever has no device and no models misses nothing
+        findings.append(Finding("tpu", found.ok or path == "cpu", f"{path}: {found.message}"))
     return findings
 
 

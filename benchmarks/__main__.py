@@ -30,6 +30,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="soak: of everything at once")
     parser.add_argument("--kills", type=int, default=0, help="soak: SIGKILLs under load, at the end")
     parser.add_argument("--seed", type=int, help="soak: of events, moments and delays")
+    parser.add_argument("--data", type=Path, default=Path(), help="tpu: the folder of cora_ml.npz")
+    parser.add_argument("--repeats", type=int, default=40, help="tpu: of each model")
+    parser.add_argument("--hours", type=int, help="tpu: of Montevideo; all by default")
+    parser.add_argument("--seeds", type=int, default=10, help="tpu: of each training")
     given = parser.parse_args()
     if given.name == "soak" and not (given.minutes > 0 or given.kills > 0):
         parser.error("soak: say how long (--minutes 20), or how many kills (--kills 50), or both")

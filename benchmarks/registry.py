@@ -79,6 +79,15 @@ async def cold_start(given: argparse.Namespace) -> dict[str, Any]:
     return measure(quick=given.quick)
 
 
+async def tpu(given: argparse.Namespace) -> dict[str, Any]:
+    """Models and regions on this machine's CPU."""
+    from .tpu import measure
+
+    if given.quick:
+        return measure(given.data, repeats=2, hours=6, seeds=2)
+    return measure(given.data, given.repeats, given.hours, given.seeds)
+
+
 Benchmark = Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
 NAMES: dict[str, Benchmark] = {
     "kernel": kernel,
@@ -89,4 +98,5 @@ NAMES: dict[str, Benchmark] = {
     "cold-start": cold_start,
     "pipeline": pipeline,
     "soak": soak,
+    "tpu": tpu,
 }

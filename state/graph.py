@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..diffusion.apply import APPLIED, find_arc
 from ..diffusion.arrays import ARCS, COUNTERS, DIRTY, MOVED, PENDING, allocate, grow_arcs, grow_rows
+from ..diffusion.blocks import Settler
 from ..diffusion.compaction import compact
 from ..diffusion.push import max_pending, push
 from ..diffusion.upkeep import acknowledge, largest_gap, move_all, scrub, select_moved
@@ -81,6 +82,7 @@ class GraphState:
         self.sequence = 0
         self.owed_tombstones: dict[str, None] = {}
         self.freed_ids: dict[str, None] = {}  # since the last checkpoint
+        self.settler: Settler | None = None
         self.published = 0
         self.peak = np.zeros(1, np.float32)  # largest |X| ever
         self.drift = 0.0  # largest the scrubber found of late
@@ -156,7 +158,9 @@ class GraphState:
         return Applied(sorted(refused, key=itemgetter(0)), self.sequence)
 
     def push(self, deadline: Deadline | None = None) -> bool:
-        """Push until nothing is pending or the deadline has passed; True when nothing is."""
+        """Settle and push until nothing is pending or the deadline has passed; True when nothing is."""
+        if self.settler is not None and self.pending_count:
+            self.settler.settle(self.arrays, self.used, self.epsilon)
         while push(self.arrays, self.alpha, self.epsilon, ARC_BUDGET):
             if deadline is not None and deadline.passed:
                 return False

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ..diffusion.blocks import take_over
 from ..schemas.events import (
     AddEdge,
     AddNode,
@@ -40,6 +41,8 @@ def warm_up(directed: bool) -> None:
     events += [SetFeatures("a", 5 * x), RemoveEdge("a", "a"), RemoveNode("b")]
     events += [AddNode(LONG % number, x) for number in range(FIRST_ROWS)]  # rows and room for ids must grow
     graph.apply([encode_event(event) for event in events])
+    nobody, nothing = np.empty(0, np.int32), np.empty((0, 2), np.float32)
+    take_over(graph.arrays, nobody, nothing, nobody, nothing, 1.0)
     graph.acknowledge(graph.gather(1))
     graph.weight("a", "b")
     graph.mark_unknown(["a"])

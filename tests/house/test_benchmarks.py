@@ -14,7 +14,7 @@ from dgdm.benchmarks.page import RESULTS, page
 from dgdm.benchmarks.registry import NAMES
 
 ROOT = Path(__file__).parents[2]
-SERVED = {"pipeline", "soak"}  # these need servers, and minutes
+SERVED = {"pipeline", "soak", "tpu"}  # these need servers or an extra, and minutes
 
 
 def test_the_page_is_made_of_the_results_that_are_kept() -> None:
