@@ -285,7 +285,8 @@ class Pipeline:
 
     def _publish(self, publication: Publication | None, offsets: dict[int, int]) -> None:
         if publication is not None:
-            self._publishing = asyncio.create_task(self._send(publication, offsets, self._take_oldest()))
+            oldest, self._oldest = self._oldest, None
+            self._publishing = asyncio.create_task(self._send(publication, offsets, oldest))
 
     async def _send(self, publication: Publication, offsets: dict[int, int], oldest: int | None) -> None:
         """Write and wait for the acknowledgement; only then may P follow, and progress speak of it."""
@@ -339,10 +340,6 @@ class Pipeline:
 
     def _late(self) -> bool:
         return time.monotonic() - self._told_at > self._settings.max_staleness
-
-    def _take_oldest(self) -> int | None:
-        oldest, self._oldest = self._oldest, None
-        return oldest
 
     # -- durable
 
