@@ -43,7 +43,13 @@ ends in each other's list, repairs two rows, and copies out what it moved. So th
 accuracy and with a graph that does not fit in the last cache; where R fits, as that of 100k nodes may, the rows are
 cheap and the rest shows. `largest difference` is between the two tables after the same events.
 """
-NOTES = {"kernel": KERNEL, "peers": TORCH}
+MEMORY = """\
+The raw arrays are X, H, R and P, and eight bytes for each arc. Beside them stand the interpreter with its libraries, what
+is known of each row, the ids, and the pool of arcs: lists have room to grow, that of a hub its index, and regions that
+lists grew out of wait for others. A process that had to compile its kernels itself keeps what the compiler took: that is
+the largest figure, where the kernels were new.
+"""
+NOTES = {"kernel": KERNEL, "memory": MEMORY, "peers": TORCH}
 RULE = "---"
 
 
