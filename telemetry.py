@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from .state.memory import memory_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -127,6 +129,13 @@ class Metrics:
             "intervals: the store is slow or away.",
             registry=r,
         )
+        self.memory = Gauge(
+            "dgdm_memory_bytes",
+            "Memory in use, by structure: vectors (features, embeddings, residuals, published), rows (what is known of each "
+            "beside those), arcs (lists with their slack and the indexes of hubs), ids.",
+            ["structure"],
+            registry=r,
+        )
         self.stages = Counter(
             "dgdm_stage_seconds",
             "CPU seconds of the kernel thread, by stage: apply (read events, look ids up, repair), push, select (what to "
@@ -196,5 +205,7 @@ class Metrics:
         self.drift.set(graph.drift)
         self.floor.set(graph.floor_active)
         self.residual.set(publication.residual)
+        for structure, size in memory_of(graph).items():
+            self.memory.labels(structure).set(size)
         for column, value in enumerate(publication.bound):
             self.bound.labels(str(column)).set(value)
