@@ -26,12 +26,18 @@ from dgdm.settings import Settings
 
 from .figures import at_least, at_most, tails, with_goals
 from .load import edge_events, graph_events, send_all, send_at
-from .probes import probe
+from .probes import FreshVector, probe
 from .processes import Cpu, Worker
 from .servers import Server, kafka, redis
 
 FEATURES, ACCURACY = 32, 0.01
 PATIENCE = 900.0  # seconds for a cold start
+SMALL = 100_000  # nodes: more is wanted of a larger graph
+WANTED = {
+    False: {"p99_ms_read_uncommitted": 25, "first_fresh_vector_s": 8},
+    True: {"p50_ms_read_uncommitted": 4, "p99_ms_read_uncommitted": 10, "first_fresh_vector_s": 15},
+}
+COLD_START = 150_000  # events per second of a larger graph
 DUE_EVERY = 0.01, 0.002  # seconds: how often load is sent, at the sustained rate and for latency
 
 
@@ -99,15 +105,20 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
     error = max(found.certificate.error)
     figures["certificate"] = {"holds": bool(found.holds), "max_error": float(error), "accuracy": ACCURACY}
     latency = figures["latency_ms"]["read_uncommitted"]
+    seen = {
+        "p50_ms_read_uncommitted": latency["p50"],
+        "p99_ms_read_uncommitted": latency["p99"],
+        "first_fresh_vector_s": figures["recovery_s"]["first_fresh_vector"],
+    }
+    large = given.nodes > SMALL
     goals = {
-        "cold_start_events_per_s": at_least(figures["cold_start"]["events_per_s"], 150_000),
         "sustained_events_per_s": at_least(figures["sustained"]["events_per_s"], given.rate),
         "lag_growth_per_s": at_most(figures["sustained"]["lag_growth_per_s"], given.rate / 100),
-        "p50_ms_read_uncommitted": at_most(latency["p50"], 4),
-        "p99_ms_read_uncommitted": at_most(latency["p99"], 10),
-        "recovery_s": at_most(figures["recovery_s"], 15),
         "max_error": at_most(error if found.holds else np.inf, ACCURACY),
+        **{name: at_most(seen[name], most) for name, most in WANTED[large].items()},
     }
+    if large:
+        goals["cold_start_events_per_s"] = at_least(figures["cold_start"]["events_per_s"], COLD_START)
     return with_goals(figures, goals)
 
 
@@ -128,12 +139,22 @@ async def _phases(bench: Bench) -> dict[str, Any]:
     }
     assert bench.worker is not None
     figures["resident_mb"] = round(bench.worker.resident() / 1e6)
-    bench.worker.kill()
-    worker = bench.start()
-    await asyncio.to_thread(worker.wait)
-    figures["recovery_s"] = round(time.monotonic() - worker.begun, 2)
+    figures["recovery_s"] = await _recovery(bench, bench.worker)
     await bench.caught_up()
     return figures
+
+
+async def _recovery(bench: Bench, worker: Worker) -> dict[str, float]:
+    """From a SIGKILL to the vector of an event that was sent after it."""
+    async with FreshVector(bench.settings) as fresh:
+        worker.kill()
+        begun = time.monotonic()
+        worker = bench.start()
+        arriving = asyncio.create_task(fresh.arrives())
+        await asyncio.to_thread(worker.wait)
+        ready = time.monotonic()
+        arrived = await arriving
+    return {"ready": round(ready - begun, 2), "first_fresh_vector": round(arrived - begun, 2)}
 
 
 async def _cold_start(bench: Bench) -> dict[str, Any]:
