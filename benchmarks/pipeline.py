@@ -26,7 +26,7 @@ from dgdm.settings import Settings
 
 from .figures import at_least, at_most, tails, with_goals
 from .load import edge_events, graph_events, send_all, send_at
-from .probes import FreshVector, probe
+from .probes import fresh_vector, probe
 from .processes import Cpu, Worker
 from .servers import Server, kafka, redis
 
@@ -145,16 +145,15 @@ async def _phases(bench: Bench) -> dict[str, Any]:
 
 
 async def _recovery(bench: Bench, worker: Worker) -> dict[str, float]:
-    """From a SIGKILL to the vector of an event that was sent after it."""
-    async with FreshVector(bench.settings) as fresh:
+    """From a SIGKILL until the next worker serves, and until the vector of an event that was sent after it."""
+    serving: list[asyncio.Task[float]] = []
+
+    def crash() -> None:
         worker.kill()
-        begun = time.monotonic()
-        worker = bench.start()
-        arriving = asyncio.create_task(fresh.arrives())
-        await asyncio.to_thread(worker.wait)
-        ready = time.monotonic()
-        arrived = await arriving
-    return {"ready": round(ready - begun, 2), "first_fresh_vector": round(arrived - begun, 2)}
+        serving.append(asyncio.create_task(asyncio.to_thread(bench.start().wait)))
+
+    fresh = await fresh_vector(bench.settings, crash)
+    return {"ready": round(await serving[0], 2), "first_fresh_vector": round(fresh, 2)}
 
 
 async def _cold_start(bench: Bench) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Self
+from collections.abc import Callable
 
 import numpy as np
 
@@ -67,31 +67,21 @@ async def _send(settings: Settings, log: Log, sent: dict[str, float]) -> None:
         await writer.close()
 
 
-class FreshVector:
-    """A consumer that waits for the vector of an event of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._log = settings, connect_log(settings)
-        self._stream = EmbeddingStream(self._log, settings.embeddings_topic)
-
-    async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._stream.__aexit__(*error)
-        await self._log.close()
-
-    async def arrives(self) -> float:
-        """Send the event; the moment its vector is there."""
-        writer = self._log.writer()
-        await writer.start()
-        try:
-            features = np.full(self._settings.features or 1, 3.0, np.float32)
+async def fresh_vector(settings: Settings, crash: Callable[[], None]) -> float:
+    """Seconds from the crash to the vector of an event that was sent after it."""
+    log = connect_log(settings)
+    writer = log.writer()
+    try:
+        async with EmbeddingStream(log, settings.embeddings_topic) as stream:
+            await writer.start()
+            crash()
+            begun = time.monotonic()
+            features = np.full(settings.features or 1, 3.0, np.float32)
             event = {"type": "SetFeatures", "id": "fresh", "features": features.tobytes()}
-            await writer.append(self._settings.events_topic, 0, [Message(b"fresh", encode(event))])
-        finally:
-            await writer.close()
-        while not any(change.id == "fresh" for change in await self._stream.poll(0.05)):
-            pass
-        return time.monotonic()
+            await writer.append(settings.events_topic, 0, [Message(b"fresh", encode(event))])
+            while not any(change.id == "fresh" for change in await stream.poll(0.05)):
+                pass
+            return time.monotonic() - begun
+    finally:
+        await writer.close()
+        await log.close()

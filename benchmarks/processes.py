@@ -74,12 +74,13 @@ class Worker:
         self._process.terminate()
         self._process.wait()
 
-    def wait(self) -> None:
-        """Until it serves."""
+    def wait(self) -> float:
+        """Seconds from its start until it serves."""
         while self.metrics().get(f'dgdm_worker_state{{state="{WorkerState.SERVING}"}}') != 1:
             if self._process.poll() is not None:
                 raise SystemExit("the worker ended: see its log")
             time.sleep(0.05)
+        return time.monotonic() - self.begun
 
     def resident(self) -> int:
         """Bytes of memory."""
