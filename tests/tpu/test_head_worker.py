@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,6 +30,7 @@ from dgdm.tpu.rows import RowModel
 
 pytestmark = pytest.mark.timeout(280)
 RANDOM = np.random.default_rng(17)
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "prediction.json").read_text())
 DEVICE = os.getpid() % 6  # so that two runs on one machine do not meet at one lock
 
 
@@ -180,12 +183,15 @@ async def test_a_missing_topic_is_named(tmp_path: Path) -> None:
 def test_records_come_back(outputs: list[list[float]], encoding: Any, sequence: int) -> None:
     ids = [f"ü{i}" for i in range(len(outputs))]
     y = np.array(outputs, np.float32).reshape(-1, 3)
-    values = encode_predictions(ids, y, ("head", "0123"), sequence, 5, encoding)
+    digest = "0123456789abcdef"
+    values = encode_predictions(ids, y, ("head", digest), sequence, 5, encoding)
     for node, row, value in zip(ids, y, values, strict=True):
         found = decode_prediction(node.encode(), value)
         assert isinstance(found, Prediction)
-        assert found._replace(vector=None) == (node, None, sequence, 5, "head", "0123")  # type: ignore[arg-type]
+        assert found._replace(vector=None) == (node, None, sequence, 5, "head", digest)  # type: ignore[arg-type]
         np.testing.assert_array_equal(found.vector, row)
+        if encoding == "json":
+            jsonschema.validate(json.loads(value), SCHEMA)
         read = decode_embedding(node.encode(), value)
         assert isinstance(read, Embedding), "a reader of embeddings reads them too"
 
