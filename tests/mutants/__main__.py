@@ -16,11 +16,12 @@ from mutant import Mutant
 from mutants_of_kernels import KERNELS
 from mutants_of_pipeline import PIPELINE
 from mutants_of_state import STATE
+from mutants_of_tpu import TPU
 from mutants_of_wire import WIRE
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240.0  # seconds: a mistake that hangs is red
-MUTANTS = [*KERNELS, *STATE, *WIRE, *PIPELINE]
+MUTANTS = [*KERNELS, *STATE, *WIRE, *PIPELINE, *TPU]
 
 
 class Copy:
