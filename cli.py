@@ -124,7 +124,7 @@ def _plans(settings: Settings, partitions: int) -> list[Any]:
         settings.progress_topic,
         settings.dead_letters_topic,
     )
-    return plans(*names, partitions)
+    return plans(*names, partitions, settings.predicted_topic)
 
 
 @topics.command("create")

@@ -198,6 +198,14 @@ class Settings(BaseSettings):
         description="What models and regions run on: `cpu`, or Edge TPUs, with commas between: `/dev/apex_0`, "
         "`pci:1`, `usb:0`. The CPU answers whenever a device does not.",
     )
+    head: FilePath | None = Field(
+        None,
+        description="A model of rows (`.tflite`) that takes a node's vector: what it makes of each that is "
+        "published goes to `predictions_topic`. Needs the extra `tpu`.",
+    )
+    predictions_topic: str = Field(
+        "dgdm.predictions", description="Compacted topic of predictions; there only with a `head`."
+    )
     tpu_library: str = Field("libedgetpu.so.1", description="The delegate's library, for Edge TPUs.")
 
     metrics_port: int | None = Field(
@@ -285,6 +293,11 @@ class Settings(BaseSettings):
                     "SASL_PLAINTEXT where nobody listens"
                 )
         return self
+
+    @property
+    def predicted_topic(self) -> str | None:
+        """The topic of predictions, when there are any."""
+        return None if self.head is None else self.predictions_topic
 
     def columns(self, name: Literal["accuracy", "offset"], features: int) -> list[float]:
         """The setting as one number per feature column."""

@@ -203,12 +203,15 @@ class Worker:
         owner = await self._own(events, store)
         if owner is None:
             return
+        assert self._models is not None
         await session.start()
         if self._held is None:
             self._held = await session.load(store, owner)
-            assert self._models is not None
-            self._models.attach(self._held.graph)
-        pipeline = await session.attach(self._held, self._stop, self._enter)
+            await asyncio.to_thread(self._models.attach, self._held.graph)
+        pipeline = await session.attach(self._held, self._models.head, self._stop, self._enter)
+        if self._models.head is not None and not self._models.told:
+            await session.predict_anew(self._held, self._stop)
+            self._models.told = True
         if not self._stop.is_set():
             self._enter(WorkerState.SERVING)
             self._away_since, self._pause = None, SHORTEST_PAUSE

@@ -16,7 +16,8 @@ class RowModel:
     Every invocation takes the golden row along; a device that gets it wrong is at fault, and the CPU answers.
     """
 
-    def __init__(self, accelerator: Accelerator, model: ModelFile) -> None:
+    def __init__(self, accelerator: Accelerator, model: ModelFile, name: str = "") -> None:
+        self.name = name
         self.digest = model.digest
         self._accelerator = accelerator
         self._spec, outputs = accelerator.load(model)

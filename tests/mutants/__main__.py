@@ -17,12 +17,13 @@ from mutant import Mutant
 from mutants_of_kernels import KERNELS
 from mutants_of_pipeline import PIPELINE
 from mutants_of_state import STATE
+from mutants_of_tpu import TPU
 from mutants_of_wire import WIRE
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240.0  # seconds: a mistake that hangs is red
 WARM = "from dgdm.state.warming import warm_up; warm_up(False); warm_up(True)"
-MUTANTS = [*KERNELS, *STATE, *WIRE, *PIPELINE]
+MUTANTS = [*KERNELS, *STATE, *WIRE, *PIPELINE, *TPU]
 
 
 class Copy:

@@ -58,3 +58,37 @@ def test_what_needs_it_names_the_command(program: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert INSTALL in done.stdout
+
+
+SETTINGS = {
+    "diffusion_backend='region'": "diffusion_backend = region: ",
+    "head=__file__": "head = ",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_that_needs_it_names_the_command(setting: str, tmp_path: Path) -> None:
+    file = tmp_path / "head.tflite"
+    file.write_bytes(b"")
+    done = without_the_extra(
+        f"__file__ = {str(file)!r}\n"
+        "from prometheus_client import CollectorRegistry\n"
+        "from dgdm.models import Models\nfrom dgdm.settings import Settings\nimport dgdm.worker\n"
+        "Models(Settings(), CollectorRegistry()).close()\n"
+        f"try:\n    Models(Settings({setting}), CollectorRegistry())\n"
+        "except ValueError as error:\n    print(error)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(SETTINGS[setting])
+    assert INSTALL in done.stdout
+
+
+def test_a_command_that_needs_it_names_the_command(tmp_path: Path) -> None:
+    done = without_the_extra(
+        "import sys\n"
+        f"sys.argv = ['dgdm', 'model', 'build', 'DGDM-Small', '--out', {str(tmp_path / 'x.tflite')!r}]\n"
+        "from dgdm.cli import main\nmain()"
+    )
+    assert done.returncode == 2
+    assert INSTALL in done.stderr
+    assert "Traceback" not in done.stderr
