@@ -32,10 +32,10 @@ check: $(INSTALLED)  ## style, types, and the tests about the repository itself
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/house
 
-docs: $(INSTALLED)  ## the pages and JSON Schemas that are made of the code
+docs: $(INSTALLED)  ## the pages and JSON Schemas that are made of the code and of results
 	$(BIN)/python -m docs
 
-bench: $(INSTALLED)  ## the pipeline against real Kafka and Redis (ARGS="pipeline --json")
+bench: $(INSTALLED)  ## one benchmark, the pipeline's unless ARGS names another (ARGS="kernel --json")
 	$(BIN)/python -m benchmarks $(or $(ARGS),pipeline)
 
 soak: $(INSTALLED)  ## everything at once, for long, with real Kafka and Redis (MINUTES=20); SIGKILLs under load (KILLS=50)

@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from .schemas.progress import Progress
     from .schemas.reasons import InvalidEvent
     from .streaming import Changes, StreamingDGDM
+    from .tpu.calibration import CalibrationData
+    from .tpu.cluster import ArcGraph, TpuCluster
+    from .tpu.edge import EdgeTPU
+    from .tpu.manager import ModelManager
+    from .tpu.partition import PartitionStrategy
+    from .tpu.quantizer import AdaptiveQuantizer
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: a service that only produces or consumes does not pay for the kernels.
 _HOMES = {
+    "AdaptiveQuantizer": "tpu.quantizer",
     "AddEdge": "schemas.events",
     "AddNode": "schemas.events",
+    "ArcGraph": "tpu.cluster",
+    "CalibrationData": "tpu.calibration",
     "Changes": "streaming",
+    "EdgeTPU": "tpu.edge",
     "Embedding": "schemas.embeddings",
     "EmbeddingStream": "consumers.embeddings",
     "EmbeddingTable": "consumers.embeddings",
@@ -38,21 +48,28 @@ _HOMES = {
     "GraphProducer": "producers.graph",
     "GraphUpdate": "schemas.events",
     "InvalidEvent": "schemas.reasons",
+    "ModelManager": "tpu.manager",
+    "PartitionStrategy": "tpu.partition",
     "Progress": "schemas.progress",
     "RemoveEdge": "schemas.events",
     "RemoveNode": "schemas.events",
     "Removed": "schemas.embeddings",
     "SetFeatures": "schemas.events",
     "StreamingDGDM": "streaming",
+    "TpuCluster": "tpu.cluster",
     "decode_event": "schemas.events",
     "diffuse": "diffusion.stateless",
     "encode_event": "schemas.events",
 }
 
 __all__ = [
+    "AdaptiveQuantizer",
     "AddEdge",
     "AddNode",
+    "ArcGraph",
+    "CalibrationData",
     "Changes",
+    "EdgeTPU",
     "Embedding",
     "EmbeddingStream",
     "EmbeddingTable",
@@ -60,12 +77,15 @@ __all__ = [
     "GraphProducer",
     "GraphUpdate",
     "InvalidEvent",
+    "ModelManager",
+    "PartitionStrategy",
     "Progress",
     "RemoveEdge",
     "RemoveNode",
     "Removed",
     "SetFeatures",
     "StreamingDGDM",
+    "TpuCluster",
     "decode_event",
     "diffuse",
     "encode_event",

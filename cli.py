@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn
 
+from . import model_commands, tpu_commands
 from .options import (
     Accuracy,
     AsJson,
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 topics = typer.Typer(help="Create or check the topics of a graph.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
+app.add_typer(model_commands.app, name="model")
+app.add_typer(tpu_commands.app, name="tpu")
 
 
 @app.command()
@@ -121,7 +124,7 @@ def _plans(settings: Settings, partitions: int) -> list[Any]:
         settings.progress_topic,
         settings.dead_letters_topic,
     )
-    return plans(*names, partitions)
+    return plans(*names, partitions, settings.predicted_topic)
 
 
 @topics.command("create")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import urlopen
 
 from .connections import connect_log, connect_store
 from .consumers.progress import read_progress, require_own_topic
@@ -12,9 +14,13 @@ from .log.topics import check_topics
 from .producers.embeddings import check_limits
 from .state.lifecycle import WorkerState
 from .state.store import StoreError
+from .tpu.diagnosis import survey
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+
+MEMORY = re.compile(r'^dgdm_memory_bytes\{structure="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 class Finding(NamedTuple):
@@ -63,7 +69,23 @@ async def diagnose(settings: Settings, plans: list[Any]) -> list[Finding]:
     finally:
         await log.close()
     findings.append(await _look("worker", settings.graph, lambda: is_ready(settings)))
+    if settings.metrics_port is not None:
+        findings.append(await asyncio.to_thread(_memory, settings.metrics_port))
+    for path, found in await asyncio.to_thread(survey):
+        # whoever has no device and no models misses nothing
+        findings.append(Finding("tpu", found.ok or path == "cpu", f"{path}: {found.message}"))
     return findings
+
+
+def _memory(port: int) -> Finding:
+    """What the worker of this machine takes, as its metrics say."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            found = MEMORY.findall(page.read().decode())
+    except (OSError, ValueError) as error:
+        return Finding("memory", True, f"no worker of this machine answers on metrics port {port}: {error}")
+    parts = ", ".join(f"{name} {float(size) / 1e6:,.1f} MB" for name, size in found)
+    return Finding("memory", True, parts or "nothing yet: no progress record was written")
 
 
 async def _store(settings: Settings) -> tuple[bool, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from .log.interface import LogError
 from .settings import Settings, allowed
 from .state.store import StoreError
+from .tpu.errors import TpuError
 
 T = TypeVar("T")
 out = Console(markup=False, highlight=False, emoji=False)
@@ -144,3 +146,14 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a model, a device or a file refuses is a sentence, not a traceback."""
+    try:
+        yield
+    except TpuError as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(words(error)) from None

@@ -213,18 +213,24 @@ class Pipeline:
         self, values: list[bytes | None], offsets: dict[int, int], *, push: bool, limit: int | None
     ) -> _Turn:
         """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond."""
-        graph, deadline = self._graph, Deadline.after(SLICE)
+        graph, timed = self._graph, self._metrics.timed
         self._follow()
-        refused = graph.apply(values, push=push, deadline=deadline).refused if values else []
-        if push and not values:
-            graph.push(deadline)
+        with timed("apply"):
+            refused = graph.apply(values, push=False).refused if values else []
+        if push:
+            with timed("push"):
+                graph.push(Deadline.after(SLICE))
         news = graph.moved_count or graph.owed_tombstones or (self._told != offsets and not self._too_soon())
-        return _Turn(refused, graph.gather(limit) if news and limit is not None else None)
+        if not news or limit is None:
+            return _Turn(refused, None)
+        with timed("select"):
+            return _Turn(refused, graph.gather(limit))
 
     def _follow(self) -> None:
         """In the kernel thread: P becomes what consumers hold by now."""
-        for publication in self._arrived:
-            self._graph.acknowledge(publication)
+        with self._metrics.timed("acknowledge"):
+            for publication in self._arrived:
+                self._graph.acknowledge(publication)
         self._arrived.clear()
 
     def _catching_up(self) -> bool:
@@ -279,7 +285,8 @@ class Pipeline:
 
     def _publish(self, publication: Publication | None, offsets: dict[int, int]) -> None:
         if publication is not None:
-            self._publishing = asyncio.create_task(self._send(publication, offsets, self._take_oldest()))
+            oldest, self._oldest = self._oldest, None
+            self._publishing = asyncio.create_task(self._send(publication, offsets, oldest))
 
     async def _send(self, publication: Publication, offsets: dict[int, int], oldest: int | None) -> None:
         """Write and wait for the acknowledgement; only then may P follow, and progress speak of it."""
@@ -333,10 +340,6 @@ class Pipeline:
 
     def _late(self) -> bool:
         return time.monotonic() - self._told_at > self._settings.max_staleness
-
-    def _take_oldest(self) -> int | None:
-        oldest, self._oldest = self._oldest, None
-        return oldest
 
     # -- durable
 

@@ -17,9 +17,10 @@ from .log.interface import LogError
 from .log.topics import check_topics, plans
 from .pipeline import KernelThread, Pipeline
 from .producers.dead_letters import DeadLetterSink
-from .producers.embeddings import EmbeddingSink, check_limits
+from .producers.embeddings import EmbeddingSink, Head, check_limits
 from .state.checkpoint import Checkpoint, Position, Report
 from .state.graph import GraphState
+from .state.id_table import ids_of
 from .state.lifecycle import Step, WorkerState
 from .state.loading import restore
 from .state.recovery import (
@@ -58,7 +59,9 @@ class Held(NamedTuple):
 async def require_topics(events: Log, settings: Settings) -> None:
     """Raise LogError for topics that are missing, would lose records, or belong to another graph."""
     names = (settings.events_topic, settings.embeddings_topic, settings.progress_topic)
-    problems = await check_topics(events, plans(*names, settings.dead_letters_topic))
+    problems = await check_topics(
+        events, plans(*names, settings.dead_letters_topic, predictions=settings.predicted_topic)
+    )
     if problems:
         raise LogError("; ".join(problems))
     await require_own_topic(events, settings.progress_topic, settings.graph)
@@ -79,7 +82,11 @@ class Session:
         self._letters = events.writer()
         self._source = EventSource(events, settings.events_topic, settings.isolation)
         self._sink = EmbeddingSink(
-            self._writers, settings.embeddings_topic, settings.progress_topic, settings.encoding
+            self._writers,
+            settings.embeddings_topic,
+            settings.progress_topic,
+            settings.encoding,
+            settings.predicted_topic,
         )
         self._pipeline: Pipeline | None = None
 
@@ -138,8 +145,11 @@ class Session:
         )
         return Held(graph, checkpoint, letters)
 
-    async def attach(self, held: Held, stop: asyncio.Event, enter: Callable[[WorkerState], None]) -> Pipeline:
+    async def attach(
+        self, held: Held, head: Head | None, stop: asyncio.Event, enter: Callable[[WorkerState], None]
+    ) -> Pipeline:
         """Go on where the graph stands, until all is announced: what was sent since the last commit is unknown."""
+        self._sink.head = head
         settings, graph, checkpoint = self._settings, held.graph, held.checkpoint
         reader, position = self._source.reader, held.checkpoint.position
         await held.dead_letters.use(self._letters)
@@ -176,6 +186,17 @@ class Session:
         )
         await self._pipeline.replay(tail, bounds.end)
         return self._pipeline
+
+    async def predict_anew(self, held: Held, stop: asyncio.Event) -> None:
+        """Predictions of every vector that consumers hold: they may be another head's, or none."""
+        graph, limit = held.graph, self._settings.publish_limit
+        rows = await self._kernel(lambda: graph.rows()[graph.arrays.announced[graph.rows()] == 1])
+        for start in range(0, len(rows), limit):
+            if stop.is_set():
+                return
+            part = rows[start : start + limit]
+            vectors = graph.rules.raw(graph.arrays.P[part])
+            await self._sink.predict(ids_of(graph.ids, part), vectors, [], graph.sequence)
 
 
 class GroupOffsets:

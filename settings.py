@@ -182,6 +182,32 @@ class Settings(BaseSettings):
         "start; take it away afterwards.",
     )
 
+    diffusion_backend: Literal["push", "region"] = Field(
+        "push",
+        description="How residuals become small: `push`, row by row, or `region`: whole regions at once on "
+        "`devices`, push finishing. For graphs of up to 22,400 nodes whose edges rest while their features move; "
+        "the bound holds either way. Needs the extra `tpu`.",
+    )
+    regions: FilePath | None = Field(
+        None,
+        description="Regions of your own for `region`: a JSON file, a list of lists of ids, each of at most 1,400 "
+        "nodes. Found by METIS by default.",
+    )
+    devices: str = Field(
+        "cpu",
+        description="What models and regions run on: `cpu`, or Edge TPUs, with commas between: `/dev/apex_0`, "
+        "`pci:1`, `usb:0`. The CPU answers whenever a device does not.",
+    )
+    head: FilePath | None = Field(
+        None,
+        description="A model of rows (`.tflite`) that takes a node's vector: what it makes of each that is "
+        "published goes to `predictions_topic`. Needs the extra `tpu`.",
+    )
+    predictions_topic: str = Field(
+        "dgdm.predictions", description="Compacted topic of predictions; there only with a `head`."
+    )
+    tpu_library: str = Field("libedgetpu.so.1", description="The delegate's library, for Edge TPUs.")
+
     metrics_port: int | None = Field(
         None,
         ge=1,
@@ -222,6 +248,14 @@ class Settings(BaseSettings):
             raise ValueError("a graph's name is 1 to 100 of the characters A-Z a-z 0-9 . _ -")
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _paths(cls, value: str) -> str:
+        for path in value.split(","):
+            if not re.fullmatch(r"cpu|/dev/apex_\d+|(usb|pci)(:\d+)?", path.strip()):
+                raise ValueError(f"{path.strip()!r} is none of cpu, /dev/apex_N, pci:N, usb:N")
+        return value
+
     @field_validator("accuracy", "offset", mode="before")
     @classmethod
     def _columns(cls, value: object) -> object:
@@ -259,6 +293,11 @@ class Settings(BaseSettings):
                     "SASL_PLAINTEXT where nobody listens"
                 )
         return self
+
+    @property
+    def predicted_topic(self) -> str | None:
+        """The topic of predictions, when there are any."""
+        return None if self.head is None else self.predictions_topic
 
     def columns(self, name: Literal["accuracy", "offset"], features: int) -> list[float]:
         """The setting as one number per feature column."""

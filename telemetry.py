@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from .state.memory import memory_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .settings import Settings
     from .state.graph import GraphState, Publication
@@ -125,6 +129,20 @@ class Metrics:
             "intervals: the store is slow or away.",
             registry=r,
         )
+        self.memory = Gauge(
+            "dgdm_memory_bytes",
+            "Memory in use, by structure: vectors (features, embeddings, residuals, published), rows (what is known of each "
+            "beside those), arcs (lists with their slack and the indexes of hubs), ids.",
+            ["structure"],
+            registry=r,
+        )
+        self.stages = Counter(
+            "dgdm_stage_seconds",
+            "CPU seconds of the kernel thread, by stage: apply (read events, look ids up, repair), push, select (what to "
+            "publish), acknowledge.",
+            ["stage"],
+            registry=r,
+        )
         self.state = Gauge(
             "dgdm_worker_state", "1 for the state the worker is in, else 0.", ["state"], registry=r
         )
@@ -136,6 +154,13 @@ class Metrics:
         if settings.metrics_port is None:
             return None
         return start_http_server(settings.metrics_port, registry=self.registry)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the CPU time of this thread as that stage's."""
+        begun = time.thread_time()
+        yield
+        self.stages.labels(stage).inc(time.thread_time() - begun)
 
     def count_events(self, applied: int) -> None:
         """Events applied."""
@@ -180,5 +205,7 @@ class Metrics:
         self.drift.set(graph.drift)
         self.floor.set(graph.floor_active)
         self.residual.set(publication.residual)
+        for structure, size in memory_of(graph).items():
+            self.memory.labels(structure).set(size)
         for column, value in enumerate(publication.bound):
             self.bound.labels(str(column)).set(value)

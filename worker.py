@@ -19,6 +19,7 @@ import structlog
 
 from .connections import connect_log, connect_store, rules_of
 from .log.interface import LogError, LogUnavailableError, ProducerFencedError
+from .models import Models
 from .pipeline import KernelThread
 from .session import Held, Session, require_topics
 from .state.checkpoint import FencedError, Report
@@ -64,6 +65,7 @@ class Worker:
         self._thread_stop = threading.Event()
         self._keeper: LeaseKeeper | None = None
         self._kernel = KernelThread()
+        self._models: Models | None = None
         self._owner: Owner | None = None  # as of the taking
         self._held: Held | None = None
         self._away_since: float | None = None  # when log or store failed, until it serves again
@@ -91,7 +93,7 @@ class Worker:
         store = connect_store(self._settings)
         events = connect_log(self._settings)
         try:
-            if not await self._knows_width(store):
+            if not (await self._knows_width(store) and self._knows_models()):
                 return Exit.REFUSED
             await self._warm_up()
             return await self._live(events, store)
@@ -103,6 +105,8 @@ class Worker:
             await events.close()
             store.close()
             await asyncio.to_thread(self._kernel.close)
+            if self._models is not None:
+                await asyncio.to_thread(self._models.close)
             if server is not None:
                 await asyncio.to_thread(server[0].shutdown)
                 server[0].server_close()
@@ -121,6 +125,15 @@ class Worker:
             except ValueError as error:
                 log.error("refused", message=str(error))  # noqa: TRY400 - a sentence, not a traceback
                 return False
+        return True
+
+    def _knows_models(self) -> bool:
+        """The same for what regions and models need."""
+        try:
+            self._models = Models(self._settings, self.metrics.registry)
+        except ValueError as error:
+            log.error("refused", message=str(error))  # noqa: TRY400 - a sentence, not a traceback
+            return False
         return True
 
     async def _warm_up(self) -> None:
@@ -190,10 +203,15 @@ class Worker:
         owner = await self._own(events, store)
         if owner is None:
             return
+        assert self._models is not None
         await session.start()
         if self._held is None:
             self._held = await session.load(store, owner)
-        pipeline = await session.attach(self._held, self._stop, self._enter)
+            await asyncio.to_thread(self._models.attach, self._held.graph)
+        pipeline = await session.attach(self._held, self._models.head, self._stop, self._enter)
+        if self._models.head is not None and not self._models.told:
+            await session.predict_anew(self._held, self._stop)
+            self._models.told = True
         if not self._stop.is_set():
             self._enter(WorkerState.SERVING)
             self._away_since, self._pause = None, SHORTEST_PAUSE

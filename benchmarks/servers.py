@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -11,13 +12,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 KIT = Path(__file__).resolve().parent.parent / "deploy" / "offline" / "kafka"
 
 
+class Server(NamedTuple):
+    """One that runs."""
+
+    url: str
+    pid: int
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextlib.contextmanager
-def kafka() -> Iterator[str]:
-    """The address of a broker of one's own."""
+def kafka() -> Iterator[Server]:
+    """A broker of one's own."""
     with tempfile.TemporaryDirectory(prefix="dgdm-bench-") as folder:
 
         def run(*words: str) -> str:
@@ -25,20 +41,19 @@ def kafka() -> Iterator[str]:
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
         try:
-            yield f"kafka://{run('up').split()[-1]}"
+            address = run("up").split()[-1]
+            yield Server(f"kafka://{address}", int(json.loads(run("status"))["1"]["pid"]))
         finally:
             run("down", "--wipe")
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[str]:
-    """The address of a Redis of one's own, with AOF."""
+def redis() -> Iterator[Server]:
+    """A Redis of one's own, with AOF."""
     binary = shutil.which("redis-server")
     if binary is None:
         raise SystemExit("redis-server is not installed: apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="dgdm-bench-") as folder:
         words = ["--port", str(port), "--dir", folder, "--appendonly", "yes", "--save", ""]
         server = subprocess.Popen([binary, *words], stdout=subprocess.DEVNULL)
@@ -47,7 +62,7 @@ def redis() -> Iterator[str]:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     break
                 time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
+            yield Server(f"redis://127.0.0.1:{port}/0", server.pid)
         finally:
             server.terminate()
             server.wait()

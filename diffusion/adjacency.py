@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import CHUNK_BITS, HELD, HUB, SMALLEST, Adjacency
-from .compile import inline, kernel
+from .compile import inline, inner
 from .hubs import first_word, forget, home, last_word, look_up, make_index
 from .pool import give, size_class, take
 from .vector import prefetch
@@ -97,7 +97,7 @@ def region_size(capacity: int) -> int:
     return size_class(capacity) + (1 if capacity >= HUB else 0)
 
 
-@kernel
+@inner
 def move(a: Adjacency, u: int, capacity: int) -> bool:
     """Into a region for `capacity` arcs; False, with nothing changed, when the pool is full."""
     offset = take(a, region_size(capacity))

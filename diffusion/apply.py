@@ -17,7 +17,7 @@ from .arrays import (
     GraphArrays,
     Rows,
 )
-from .compile import inline, kernel
+from .compile import inline, inner, kernel
 from .repair import look_at, mark_dirty, mark_moved, repair_arc, set_weight_sum
 from .vector import largest, prefetch
 
@@ -140,7 +140,7 @@ def _write(a: Adjacency, u: int, v: int, k: int, w: np.float32) -> None:
         drop(a, u, k)
 
 
-@kernel
+@inner
 def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: float) -> None:
     """Remove the arcs that point at v, drop v's own from the lists of their targets, free the row."""
     incoming = g.columns.length[v]

@@ -22,26 +22,31 @@ def _digest(room: str) -> str:
 
 def _compiled(function: Function, **options: Any) -> Function:
     # Kernels allocate nothing: counting references to some forty arrays would cost more than what they do.
-    options |= {"_nrt": False}
+    options |= {"_nrt": False, "no_cfunc_wrapper": True}
     compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)(function)
     # Machine code holds what a kernel calls in other files too, but Numba stamps it with the kernel's own file.
     kept = getattr(compiled, "_cache", None)  # there is none with NUMBA_DISABLE_JIT
     if kept is not None:
         file = kept._cache_file  # noqa: SLF001 - Numba offers no other way to the stamp
-        room = function.__module__.rpartition(".")[0]
+        room = function.__module__.rpartition(".")[0] or __package__  # no room: its own file says enough
         file._source_stamp = (file._source_stamp, _digest(__package__), _digest(room))  # noqa: SLF001 - the same
     return cast("Function", compiled)
 
 
 def kernel(function: Function) -> Function:
-    """Compile without the interpreter lock and keep the machine code.
+    """Compile without the interpreter lock and keep the machine code; callable from Python and from kernels.
 
     No `parallel=True`: inside a thread pool it aborts the process. No fastmath: a reordered sum would hide a
     NaN and shift the bound.
     """
-    return _compiled(function)
+    return _compiled(function, forceinline=True)
+
+
+def inner(function: Function) -> Function:
+    """For kernels only, Python would crash: a way in from there takes longer to compile than most it leads to."""
+    return _compiled(function, no_cpython_wrapper=True)
 
 
 def inline(function: Function) -> Function:
-    """As `kernel`, and made part of every kernel that calls it: some hundred arrays are too many to pass on."""
-    return _compiled(function, forceinline=True)
+    """As `inner`, and made part of every kernel that calls it: some hundred arrays are too many to pass on."""
+    return _compiled(function, no_cpython_wrapper=True, forceinline=True)

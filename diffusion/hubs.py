@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Adjacency
-from .compile import inline, kernel
+from .compile import inline, inner
 
 SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: multiples of it lie far apart
 UPPER = np.uint64(32)
@@ -45,7 +45,7 @@ def look_up(a: Adjacency, u: int, v: int) -> int:
         at = (at + 1) & mask
 
 
-@kernel
+@inner
 def make_index(a: Adjacency, u: int) -> None:
     """Of the whole list."""
     begin, mask = first_word(a, u), last_word(a, u)
@@ -57,7 +57,7 @@ def make_index(a: Adjacency, u: int) -> None:
         a.words[begin + at] = place
 
 
-@kernel
+@inner
 def forget(a: Adjacency, u: int, v: int) -> None:
     """Take v out; those behind it move up, so that no search ends before its target."""
     begin, mask, list_begin = first_word(a, u), last_word(a, u), a.offset[u]

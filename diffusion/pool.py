@@ -24,13 +24,13 @@ from .arrays import (
     TOUCHED,
     Adjacency,
 )
-from .compile import kernel
+from .compile import inner, kernel
 
 SLAB = 1 << SLAB_BITS
 NO_SIZE = -1  # of an emptied slab
 
 
-@kernel
+@inner
 def size_class(arcs: int) -> int:
     """log2 of the smallest power of two that holds them."""
     size = 0
@@ -39,7 +39,7 @@ def size_class(arcs: int) -> int:
     return size
 
 
-@kernel
+@inner
 def take(a: Adjacency, size: int) -> int:
     """Offset of a region of 2^size arcs, or −1 when the pool is full."""
     if size >= SLAB_BITS:
@@ -63,7 +63,7 @@ def take(a: Adjacency, size: int) -> int:
     return (s << SLAB_BITS) + place
 
 
-@kernel
+@inner
 def give(a: Adjacency, offset: int, size: int) -> None:
     """A region of 2^size arcs is free."""
     s = offset >> SLAB_BITS
@@ -82,7 +82,7 @@ def give(a: Adjacency, offset: int, size: int) -> None:
         _empty(a, s)
 
 
-@kernel
+@inner
 def close_sparse(a: Adjacency) -> None:
     """Close slabs that are less than half used, but for one of each size, which takes their lists in."""
     for size in range(SLAB_BITS):
@@ -98,13 +98,13 @@ def close_sparse(a: Adjacency) -> None:
             s = following
 
 
-@kernel
+@inner
 def is_closed(a: Adjacency, offset: int) -> bool:
     """Whether the region there is to be moved."""
     return a.slabs[offset >> SLAB_BITS, CLOSED] == 1
 
 
-@kernel
+@inner
 def is_wasteful(a: Adjacency) -> bool:
     """Whether slabs hold more room than lists that grew to their length would, beyond a slab of each size."""
     return (a.pool[FILLED] - SLAB_BITS) << SLAB_BITS > 5 * a.pool[HELD]
@@ -123,7 +123,7 @@ def emptied(a: Adjacency) -> int:
     return -1
 
 
-@kernel
+@inner
 def _take_slabs(a: Adjacency, size: int, count: int) -> int:
     """The first of `count` emptied slabs in a row, or of new ones; −1 when there is no room."""
     first, found = 0, 0
@@ -149,7 +149,7 @@ def _take_slabs(a: Adjacency, size: int, count: int) -> int:
     return first
 
 
-@kernel
+@inner
 def _empty(a: Adjacency, s: int) -> None:
     a.slabs[s, SIZE] = NO_SIZE
     a.slabs[s, CLOSED] = 0
@@ -157,12 +157,12 @@ def _empty(a: Adjacency, s: int) -> None:
     a.pool[EMPTIED] += 1
 
 
-@kernel
+@inner
 def _is_full(a: Adjacency, s: int) -> bool:
     return a.slabs[s, FREE] < 0 and a.slabs[s, FRESH] == SLAB
 
 
-@kernel
+@inner
 def _link(a: Adjacency, s: int) -> None:
     """Slab s has a region to give."""
     head = OPEN + a.slabs[s, SIZE]
@@ -173,7 +173,7 @@ def _link(a: Adjacency, s: int) -> None:
     a.pool[head] = s
 
 
-@kernel
+@inner
 def _unlink(a: Adjacency, s: int) -> None:
     before, after = a.slabs[s, PREVIOUS], a.slabs[s, NEXT]
     if before >= 0:

@@ -15,7 +15,7 @@ from .vector import add_scaled, largest, prefetch, take
 LARGE = 0.25  # of the largest pending residual: these rows are pushed now, the others keep collecting
 
 
-@inline
+@kernel
 def push(g: GraphArrays, alpha: float, epsilon: float, arc_budget: int) -> int:
     """Push pending rows, largest first; returns how many are left, more than 0 only when the budget is spent.
 

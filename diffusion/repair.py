@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import ARCS_CHANGED, DIRTY, MOVED, PENDING, VISITED, GraphArrays, Index
-from .compile import inline, kernel
+from .compile import inline, inner
 from .vector import largest, move_toward, prefetch
 
 AHEAD = 16  # arcs: rows asked for before they are needed
@@ -58,7 +58,7 @@ def set_weight_sum(g: GraphArrays, u: int, total: float) -> None:
     g.inverse[u] = 1 / total if SMALL < total < LARGE else 0.0
 
 
-@kernel
+@inner
 def rebuild_row(g: GraphArrays, u: int, alpha: float) -> np.float32:
     """R_u from its definition, in float64: O(degree·F). Returns how far the maintained one was off."""
     exact = g.exact_row

@@ -15,7 +15,7 @@ from .arrays import (
     GraphArrays,
     Rows,
 )
-from .compile import inline, kernel
+from .compile import kernel
 from .repair import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
 from .vector import largest, largest_difference, prefetch
 
@@ -53,7 +53,7 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
             look_at(g, u, largest(g.R, u), epsilon)
 
 
-@inline
+@kernel
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
 
@@ -100,7 +100,7 @@ def largest_gap(g: GraphArrays) -> np.float32:
     return m
 
 
-@inline
+@kernel
 def acknowledge(g: GraphArrays, rows: Rows, generations: Rows, vectors: Floats) -> None:
     """P := what consumers now hold, where the row still belongs to the same node."""
     for i in range(len(rows)):

@@ -1,4 +1,4 @@
-"""What is made of the code: the pages of settings, metrics and messages, and the JSON Schemas."""
+"""What is made of the code: pages of settings, metrics, messages and benchmarks, and the JSON Schemas."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from dgdm.benchmarks.page import page as benchmarks_page
 from dgdm.schemas.reasons import Reason
 from dgdm.settings import Frozen, Settings, Unit, allowed
 from dgdm.telemetry import Metrics
+from dgdm.tpu.metrics import TpuMetrics
 from dgdm.worker import Exit
 
 from .json_schemas import json_schemas
@@ -23,6 +25,7 @@ SECTIONS: Final = {
     "graph": "The graph",
     "log": "Log, store and topics",
     "checkpoint_interval": "Work and time",
+    "diffusion_backend": "Models and accelerators",
     "metrics_port": "Being watched",
     "kafka_protocol": "Security",
 }
@@ -93,6 +96,9 @@ WAYS: Final = {
     "lease_wait": "A standby waits with it, every start for a moment. For long: another worker serves, or the store is away.",
     "outage": "The worker exits with 75: its supervisor starts it again.",
     "recovering": "Nothing when it is rare: it goes back to its last checkpoint and on from there.",
+    "region_not_baked": "Nothing: the region is slower until it is baked again.",
+    "regions_not_baked": "Read the message; the worker serves on without regions.",
+    "regions_too_many": "Push is the right tool for a graph of this size, or give the regions that matter.",
     "refused": "Read the message: starting again will not help. [Operating](operating.md#when-it-refuses-to-start).",
     "serving": "The graph is restored and served.",
     "state": "Its field `state` is what `dgdm doctor --ready` says.",
@@ -100,6 +106,8 @@ WAYS: Final = {
     "store_setting": "A setting of the store that can lose data after a crash of its machine: change it.",
     "store_unavailable": "It serves on, and tries again. See to the store before the changed rows reach `dirty_rows`.",
     "store_went_back": "It writes the whole graph anew. Why did the store lose what it had acknowledged?",
+    "tpu_fault": "The CPU answers meanwhile. Often: [accelerators](accelerators.md#when-a-device-fails).",
+    "tpu_model_refused": "The CPU runs it. `dgdm model check` says what the device does not take.",
     "warm": "",
     "warming": "",
     "worker_closed": "The last line.",
@@ -120,6 +128,7 @@ def generated() -> dict[str, str]:
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
         "messages.md": messages_page(),
+        "benchmarks.md": benchmarks_page(),
     }
     schemas = {
         f"schemas/{name}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -163,9 +172,10 @@ def _default(value: Any) -> str:
 def metrics_page() -> str:
     """docs/metrics.md"""
     metrics = Metrics()
+    devices = TpuMetrics(metrics.registry)  # as a worker with regions or models has them
     labels = {
         one._name: ", ".join(f"`{label}`" for label in one._labelnames)  # noqa: SLF001 - not said in public
-        for one in vars(metrics).values()
+        for one in [*vars(metrics).values(), *vars(devices).values()]
         if hasattr(one, "_labelnames")
     }
     rows = []

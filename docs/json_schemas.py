@@ -11,6 +11,7 @@ from dgdm.schemas.deadletters import ERROR, MESSAGE, OFFSET, PARTITION, TOPIC, T
 from dgdm.schemas.embeddings import Embedding
 from dgdm.schemas.ids import MAX_ID_BYTES, parse_id
 from dgdm.schemas.judging import FIELDS, INT64, MAX_DEPTH, Field
+from dgdm.schemas.predictions import Prediction
 from dgdm.schemas.progress import Progress
 from dgdm.schemas.reasons import Reason
 from dgdm.schemas.values import as_features, as_weight
@@ -97,6 +98,7 @@ def json_schemas() -> dict[str, Schema]:
     return {
         "event.json": event(),
         "embedding.json": embedding(),
+        "prediction.json": prediction(),
         "progress.json": progress(),
         "dead-letter-headers.json": dead_letter_headers(),
     }
@@ -154,6 +156,32 @@ def embedding() -> Schema:
         "MessagePack it is the same map, and vector is bin: float32, little-endian. A record without a value, a "
         "tombstone, says that the node is gone. The last record of a key is right.",
         **_object(fields, Embedding._fields),
+    }
+
+
+def prediction() -> Schema:
+    """The value of a record of the predictions topic."""
+    fields: dict[str, Schema] = embedding()["properties"] | {
+        "vector": {
+            "description": "What the head made of the node's vector; it has no bound.",
+            "type": "array",
+            "items": NUMBER,
+            "minItems": 1,
+        },
+        "model": {"description": "The name of the head's file.", "type": "string"},
+        "digest": {
+            "description": "The first 16 hexadecimal digits of the SHA-256 of the head's file.",
+            "type": "string",
+            "pattern": "^[0-9a-f]{16}$",
+        },
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "Prediction",
+        "description": "The value of a record of the predictions topic with encoding = json; its key is the id. In "
+        "MessagePack it is the same map, and vector is bin: float32, little-endian. A record without a value says "
+        "that the node is gone. The last record of a key is right.",
+        **_object(fields, Prediction._fields),
     }
 
 

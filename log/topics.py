@@ -20,16 +20,26 @@ class TopicPlan(NamedTuple):
 
 
 def plans(
-    events: str, embeddings: str, progress: str, dead_letters: str, partitions: int = 1
+    events: str,
+    embeddings: str,
+    progress: str,
+    dead_letters: str,
+    partitions: int = 1,
+    predictions: str | None = None,
 ) -> list[TopicPlan]:
-    """One partition for events: a total order, so that a replay gives the same graph."""
+    """One partition for events: a total order, so that a replay gives the same graph. Predictions: with a head only."""
     keep = {"cleanup.policy": "delete", "retention.ms": "-1"}
     compact = {"cleanup.policy": "compact"}
+    predicted = [] if predictions is None else [predictions]
     return [
         TopicPlan(events, partitions, keep, "events are the graph's history"),
         TopicPlan(embeddings, 1, compact, "the last vector of each node is what counts"),
         TopicPlan(progress, 1, compact, "the last record of each graph is what counts"),
         TopicPlan(dead_letters, 1, keep, "a refused event never vanishes"),
+        *(
+            TopicPlan(topic, 1, compact, "the last prediction of each node is what counts")
+            for topic in predicted
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..log.interface import LogError, Message, UnknownTopicError
 from ..log.limits import limits_of, single_batch_bytes
 from ..schemas.embeddings import encode_embeddings
 from ..schemas.ids import MAX_ID_BYTES
+from ..schemas.predictions import encode_predictions
 from ..schemas.progress import Progress, encode_progress
 
 if TYPE_CHECKING:
@@ -28,28 +29,48 @@ LONGEST_NUMBER = -1.17549435e-38  # as JSON it has as many characters as any flo
 LAST_MOMENT = 2**63 - 1
 
 
+class Head(Protocol):
+    """A model of vectors."""
+
+    name: str
+    digest: str
+
+    def run(self, x: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """x [k, F] → [k, out]."""
+
+
 class EmbeddingSink:
     """Writes to the embeddings and the progress topic; a transaction is begun when there is something to write.
+
+    With a head, what it makes of the vectors goes to `predictions_topic` in the same transaction.
 
     The writers take turns: while one commits, which takes up to 40 ms, the next one writes.
     """
 
     def __init__(
-        self, writers: Sequence[TransactionalWriter], topic: str, progress_topic: str, encoding: Encoding
+        self,
+        writers: Sequence[TransactionalWriter],
+        topic: str,
+        progress_topic: str,
+        encoding: Encoding,
+        predictions_topic: str | None = None,
     ) -> None:
         self.output_offsets: dict[int, int] = {}
+        self.head: Head | None = None
         self._writers = deque(writers)  # the first is the one that writes now
         self._topic, self._progress_topic = topic, progress_topic
+        self._predictions_topic = predictions_topic
         self._encoding: Encoding = encoding
-        self._partitions = 0
+        self._partitions: dict[str, int] = {}
         self._open = False
         self._beginning = asyncio.Lock()
 
     async def start(self) -> None:
         """Learn the number of partitions. Raises UnknownTopicError."""
         for writer in self._writers:
-            self._partitions = await writer.partitions(self._topic)
-            await writer.partitions(self._progress_topic)
+            for topic in (self._topic, self._progress_topic, self._predictions_topic):
+                if topic is not None:
+                    self._partitions[topic] = await writer.partitions(topic)
 
     async def publish(
         self, ids: Sequence[str], vectors: NDArray[np.float32], tombstones: Sequence[str], sequence: int
@@ -58,17 +79,38 @@ class EmbeddingSink:
 
         A node that is in both has come back: its vector stands last.
         """
+        now = int(time.time() * 1000)
+        values = encode_embeddings(ids, vectors, sequence, now, self._encoding)
+        self.output_offsets |= await self._write(self._topic, ids, values, tombstones)
+        await self.predict(ids, vectors, tombstones, sequence)
+
+    async def predict(
+        self, ids: Sequence[str], vectors: NDArray[np.float32], tombstones: Sequence[str], sequence: int
+    ) -> None:
+        """Write what the head makes of vectors [k, F], if there is one; it works in a thread of its own."""
+        head, topic = self.head, self._predictions_topic
+        if head is None or topic is None:
+            return
+        outputs = await asyncio.to_thread(head.run, vectors)
+        now = int(time.time() * 1000)
+        values = encode_predictions(ids, outputs, (head.name, head.digest), sequence, now, self._encoding)
+        await self._write(topic, ids, values, tombstones)
+
+    async def _write(
+        self, topic: str, ids: Sequence[str], values: Sequence[bytes], tombstones: Sequence[str]
+    ) -> dict[int, int]:
+        """The ends of the partitions, acknowledged."""
         by_partition: dict[int, list[Message]] = {}
-        for node in tombstones:
+        nobody = [(node, None) for node in tombstones]
+        for node, value in [*nobody, *zip(ids, values, strict=True)]:
             key = node.encode()
-            by_partition.setdefault(partition_of(key, self._partitions), []).append(Message(key, None))
-        values = encode_embeddings(ids, vectors, sequence, int(time.time() * 1000), self._encoding)
-        for node, value in zip(ids, values, strict=True):
-            key = node.encode()
-            by_partition.setdefault(partition_of(key, self._partitions), []).append(Message(key, value))
-        for partition, messages in by_partition.items():
-            end = await (await self._begun()).append(self._topic, partition, messages)
-            self.output_offsets[partition] = end
+            by_partition.setdefault(partition_of(key, self._partitions[topic]), []).append(
+                Message(key, value)
+            )
+        return {
+            partition: await (await self._begun()).append(topic, partition, messages)
+            for partition, messages in by_partition.items()
+        }
 
     async def publish_progress(self, progress: Progress) -> None:
         """Write a progress record and wait for its acknowledgement."""

@@ -23,7 +23,7 @@ from ..diffusion.apply import (
     set_features,
 )
 from ..diffusion.arrays import EDGES, LOST_ADDS, NOTHING_DONE, Bytes, Doubles, Floats, GraphArrays, Ints, Rows
-from ..diffusion.compile import inline, kernel
+from ..diffusion.compile import inline, inner, kernel
 from .columns import ACCUMULATE_EDGE, REMOVE_EDGE, REMOVE_NODE, SET_EDGE, SET_FEATURES, UNREAD, Columns
 from .id_table import (
     AHEAD,
@@ -180,7 +180,7 @@ def _change_edge(g: GraphArrays, ids: IdTable, c: Columns, b: Batch, i: int, ter
     return change_arc(g, terms.undirected, op, u, v, c.weight[i], terms.alpha, terms.epsilon)
 
 
-@kernel
+@inner
 def _create_ends(
     g: GraphArrays, ids: IdTable, c: Columns, b: Batch, i: int, terms: Terms, s: int, t: int
 ) -> tuple[int, int, int]:
@@ -204,7 +204,7 @@ def _create_ends(
     return APPLIED, s, t
 
 
-@kernel
+@inner
 def _describe_node(
     g: GraphArrays, ids: IdTable, c: Columns, b: Batch, i: int, terms: Terms, sure: bool
 ) -> int:

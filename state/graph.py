@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..diffusion.apply import APPLIED, find_arc
 from ..diffusion.arrays import ARCS, COUNTERS, DIRTY, MOVED, PENDING, allocate, grow_arcs, grow_rows
+from ..diffusion.blocks import Settler
 from ..diffusion.compaction import compact
 from ..diffusion.push import max_pending, push
 from ..diffusion.upkeep import acknowledge, largest_gap, move_all, scrub, select_moved
@@ -81,6 +82,7 @@ class GraphState:
         self.sequence = 0
         self.owed_tombstones: dict[str, None] = {}
         self.freed_ids: dict[str, None] = {}  # since the last checkpoint
+        self.settler: Settler | None = None
         self.published = 0
         self.peak = np.zeros(1, np.float32)  # largest |X| ever
         self.drift = 0.0  # largest the scrubber found of late
@@ -139,10 +141,8 @@ class GraphState:
         """Rows above ε."""
         return int(self.arrays.sizes[PENDING])
 
-    def apply(
-        self, values: Sequence[bytes | None], *, push: bool = True, deadline: Deadline | None = None
-    ) -> Applied:
-        """Apply a batch of records, push what it woke, scrub a few rows. What is refused is not in the sequence."""
+    def apply(self, values: Sequence[bytes | None], *, push: bool = True) -> Applied:
+        """Apply a batch of records, scrub a few rows, push what woke. What is refused is not in the sequence."""
         columns, refused = columns_of(values)
         batch = new_batch(len(values), self.rules.features, self.peak)
         self._apply(columns, batch)
@@ -154,11 +154,13 @@ class GraphState:
             self._scrub()
             compact(self.arrays, self.used)
         if push:
-            self.push(deadline)
+            self.push()
         return Applied(sorted(refused, key=itemgetter(0)), self.sequence)
 
     def push(self, deadline: Deadline | None = None) -> bool:
-        """Push until nothing is pending or the deadline has passed; True when nothing is."""
+        """Settle and push until nothing is pending or the deadline has passed; True when nothing is."""
+        if self.settler is not None and self.pending_count:
+            self.settler.settle(self.arrays, self.used, self.epsilon)
         while push(self.arrays, self.alpha, self.epsilon, ARC_BUDGET):
             if deadline is not None and deadline.passed:
                 return False

@@ -42,9 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before Hypothesis' own plugin reads it. A seed, not `derandomize`: it can be changed and printed.
     if config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(SEED)
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # as in the background of a script: children would inherit it
+    # As in the background of a script: children would inherit it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

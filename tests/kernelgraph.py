@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import opened
 
-from dgdm.diffusion import adjacency, compaction, upkeep
+from dgdm.diffusion import compaction, upkeep
 from dgdm.diffusion import push as pushing
 from dgdm.diffusion.apply import (
     ADD_ARC,
@@ -18,10 +19,6 @@ from dgdm.diffusion.apply import (
     OVERFLOW,
     REMOVE_ARC,
     SET_ARC,
-    add_row,
-    change_arc,
-    remove_row,
-    set_features,
 )
 from dgdm.diffusion.arrays import (
     ARCS,
@@ -85,15 +82,15 @@ class KernelGraph:
     def _run(self, op: naive.Op) -> int:
         x = np.zeros(self.features, np.float32) if op.x is None else np.array(op.x, np.float32)
         if op.kind == "add":
-            add_row(self.g, op.u, x)
+            opened.add_row(self.g, op.u, x)
             return APPLIED
         if op.kind == "features":
-            return int(set_features(self.g, op.u, x, self.alpha, self.epsilon))
+            return int(opened.set_features(self.g, op.u, x, self.alpha, self.epsilon))
         if op.kind == "remove":
-            remove_row(self.g, not self.directed, op.u, self.alpha, self.epsilon)
+            opened.remove_row(self.g, not self.directed, op.u, self.alpha, self.epsilon)
             return APPLIED
         change = ARC_KINDS[op.kind], op.u, op.v, np.float32(op.w), self.alpha, self.epsilon
-        while (outcome := int(change_arc(self.g, not self.directed, *change))) == FULL:
+        while (outcome := int(opened.change_arc(self.g, not self.directed, *change))) == FULL:
             self.g = grow_arcs(self.g)
         return outcome
 
@@ -264,25 +261,25 @@ class KernelLists:
 
     def find(self, u: int, v: int) -> int | None:
         """Place of v in the list of u."""
-        at = int(adjacency.find(self.a, u, v))
+        at = int(opened.find(self.a, u, v))
         return None if at < 0 else at - int(self.a.offset[u])
 
     def append(self, u: int, v: int, w: float) -> None:
         """Reserve, growing the pool when it is full, and append."""
-        while not adjacency.reserve(self.a, u):
+        while not opened.reserve(self.a, u):
             self.g = grow_arcs(self.g)
-        adjacency.append(self.a, u, v, np.float32(w))
+        opened.append(self.a, u, v, np.float32(w))
 
     def drop(self, u: int, i: int) -> None:
-        adjacency.drop(self.a, u, int(self.a.offset[u]) + i)
+        opened.drop(self.a, u, int(self.a.offset[u]) + i)
 
     def change(self, u: int, i: int, w: float) -> None:
         at = int(self.a.offset[u]) + i
         self.a.weight[at] = w
-        adjacency.touch(self.a, u, at)
+        opened.touch(self.a, u, at)
 
     def free(self, u: int) -> None:
-        adjacency.free(self.a, u)
+        opened.free(self.a, u)
 
     def load(self, u: Sequence[int], v: Sequence[int], w: Sequence[float]) -> None:
         """Many arcs at once, as a stored graph is loaded."""
@@ -347,7 +344,7 @@ def check_regions(a: Adjacency, rows: Sequence[int]) -> None:
             words = a.words[2 * (offset + capacity) : 2 * end]
             assert sorted(words[words >= 0].tolist()) == list(range(length))
             for k in range(offset, offset + length):
-                assert adjacency.find(a, u, int(a.target[k])) == k
+                assert opened.find(a, u, int(a.target[k])) == k
     check_slabs(a, live)
     assert a.pool[HELD] == sum(int(a.length[u]) for u in rows)
 

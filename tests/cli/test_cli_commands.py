@@ -139,4 +139,5 @@ def test_export_and_doctor(served: Path) -> None:
         ("log", True),
         ("progress", True),
         ("worker", True),
+        ("tpu", True),
     ]

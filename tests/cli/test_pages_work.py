@@ -116,6 +116,12 @@ def lines_of(watching: subprocess.Popen[str] | None, count: int) -> str:
     return "".join(watching.stdout.readline() for _ in range(count))
 
 
+def test_models_are_made_as_their_page_says(empty: Path) -> None:
+    ran = [execute(block, "accelerators.md") for block in blocks_of(ROOT / "docs" / "accelerators.md")]
+    assert "certain: " in ran[1][0]
+    assert (empty / "head.tflite").exists()
+
+
 def test_every_record_a_page_shows_is_one() -> None:
     schemas = {
         name: json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
@@ -136,7 +142,7 @@ def test_every_record_a_page_shows_is_one() -> None:
 
 def test_every_block_is_run_somewhere() -> None:
     """README and quick start have a test of their own below."""
-    known = {*WITH_A_WORKER, "README.md", "quickstart.md"}
+    known = {*WITH_A_WORKER, "README.md", "quickstart.md", "accelerators.md"}
     assert {
         page.name for page in PAGES if any(b.language in ("python", "sh") for b in blocks_of(page))
     } == known

@@ -13,6 +13,7 @@ from dgdm.docs.sources import log_lines
 from dgdm.schemas.reasons import Reason
 from dgdm.settings import Settings
 from dgdm.telemetry import Metrics
+from dgdm.tpu.metrics import TpuMetrics
 from dgdm.worker import Exit
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,9 @@ def row_of(page: str, name: str) -> str:
 
 def exposed() -> set[str]:
     """Names as Prometheus sees them, of the samples and of what they belong to."""
-    lines = generate_latest(Metrics().registry).decode().splitlines()
+    registry = Metrics().registry
+    TpuMetrics(registry)
+    lines = generate_latest(registry).decode().splitlines()
     families = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     return {name for name in families if not name.endswith("_created")}
 

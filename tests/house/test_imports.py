@@ -27,22 +27,29 @@ MAY_KNOW: dict[str, set[str]] = {
     "state": {"schemas", "diffusion"},
     "consumers": {"schemas", "log"},
     "producers": {"schemas", "log", "consumers"},  # a producer waits for its own events in the progress topic
+    "tpu": {"diffusion"},
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
     "audit": LOWER | {"connections"},
     "producing": {"settings", "connections", "producers", "schemas"},
     "exporting": {"settings", "connections", "consumers"},
     "tailing": {"settings", "connections", "consumers", "log", "schemas"},
-    "doctor": LOWER | {"connections"},
+    "doctor": LOWER | {"connections", "tpu"},
     "telemetry": {"settings", "state"},
     "pipeline": LOWER | {"telemetry"},
     "session": LOWER | {"connections", "telemetry", "pipeline"},
-    "worker": LOWER | {"connections", "telemetry", "pipeline", "session"},
-    "examples": LOWER | {"streaming", "connections"},
-    "options": {"settings", "log", "state"},
-    "cli": LOWER | COMMANDS | {"options", "streaming", "connections", "telemetry", "worker", "examples"},
+    "models": {"settings", "state", "tpu"},
+    "worker": LOWER | {"connections", "telemetry", "pipeline", "session", "models"},
+    "examples": LOWER | {"streaming", "connections", "tpu"},
+    "options": {"settings", "log", "state", "tpu"},
+    "model_commands": {"options", "telemetry", "tpu"},
+    "tpu_commands": {"options", "tpu"},
+    "cli": LOWER
+    | COMMANDS
+    | {"options", "streaming", "connections", "telemetry", "worker", "examples"}
+    | {"model_commands", "tpu_commands"},
     "__main__": {"cli"},
-    "__init__": LOWER | {"streaming"},  # lazily: see the last tests
+    "__init__": LOWER | {"streaming", "tpu"},  # lazily: see the last tests
 }
 """A room is a folder or a module at the root; a new one belongs into this table."""
 
@@ -50,9 +57,12 @@ ONLY_IN: dict[str, set[str]] = {
     "aiokafka": {"log"},
     "redis": {"state"},
     "numba": {"diffusion"},
-    "scipy": {"diffusion", "examples"},  # the demo certifies with a solution of its own
+    "scipy": {"diffusion", "examples", "tpu"},  # the demo certifies with a solution of its own
+    "ai_edge_litert": {"tpu"},
+    "pymetis": {"tpu"},
+    "sklearn": {"examples"},
     "sqlite3": {"log", "state"},
-    "typer": {"cli", "options"},
+    "typer": {"cli", "options", "model_commands", "tpu_commands"},
     "rich": {"cli", "options", "examples"},
     "pydantic": {"settings", "options"},
     "pydantic_settings": {"settings"},

@@ -66,6 +66,13 @@ def lines_with(pattern: str) -> list[str]:
     return [f"{path}:{n}: {line.strip()[:100]}" for path, n, line in text() if wanted.search(line)]
 
 
+def test_the_image_is_given_every_room() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {package.split(".")[1] for package in packages if "." in package}
+    given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert rooms <= given
+
+
 # In the patterns below, brackets keep them from finding themselves.
 def test_no_path_of_a_machine() -> None:
     assert not lines_with(r"(^|[\s\"'`=(:])/(wor[k]|far[m]|roo[t]|User[s]|hom[e])/")

@@ -72,8 +72,8 @@ def test_help_comes_first_and_names_every_target() -> None:
 def test_every_dgdm_command_exists(command: str) -> None:
     words = command.split()[1:]
     named = [word for word in words[:2] if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)]
-    # `topics create` has a command below a command; elsewhere a second word is an argument
-    path = " ".join(named[: 2 if named[:1] == ["topics"] else 1])
+    # `topics create` is a command below a command, as others of these three; elsewhere a second word is an argument
+    path = " ".join(named[: 2 if named[:1] in (["topics"], ["model"], ["tpu"]) else 1])
     page = help_of(path)
     assert page is not None, f"there is no `dgdm {path}`"
     for flag in re.findall(r"--[a-z][a-z-]*", command):

@@ -1,4 +1,4 @@
-"""Mistakes in `diffusion/`: repair, push, upkeep, adjacency."""
+"""Mistakes in `diffusion/`: repair, push, the vector code of both, upkeep, adjacency."""
 
 from __future__ import annotations
 
@@ -9,28 +9,40 @@ PROMISES = "tests/state/test_graph_promises.py"
 COLLECT = "tests/state/test_graph_collect.py"
 
 KERNELS = [
-    Mutant("skip θ", "diffusion/repair.py", "theta = change / total", "theta = 0.0", STREAM),
+    Mutant("skip θ", "diffusion/repair.py", "u, v, alpha, change / total)", "u, v, alpha, 0.0)", STREAM),
     Mutant(
         "forget W_ref",
         "diffusion/repair.py",
-        "a.length[u] <= 1 or total < g.weight_ref[u] / 2",
-        "a.length[u] <= 1",
+        "g.rows.length[u] <= 1 or total < g.weight_ref[u] / 2",
+        "g.rows.length[u] <= 1",
         f"{STREAM}::test_a_heavy_edge_that_comes_and_goes_leaves_no_error",
     ),
-    Mutant("lose half a push", "diffusion/push.py", "h[f] += d[f]", "h[f] += d[f] / 2", STREAM),
-    Mutant("push without clearing the residual", "diffusion/push.py", "        r[f] = 0\n", "", STREAM),
     Mutant(
-        "ignore the self loop in a push",
-        "diffusion/push.py",
-        "np.float32(1 / (1 - (1 - alpha) * own))",
-        "np.float32(1)",
+        "lose half a push",
+        "diffusion/vector.py",
+        "builder.fadd(code.load(vector, at), moved, flags=FLAGS)",
+        "builder.fadd(code.load(vector, at), builder.fmul(moved, ir.Constant(VECTOR, [0.5] * LANES)))",
         STREAM,
     ),
     Mutant(
-        "push with the neighbour's own weight sum",
+        "push without clearing the residual",
+        "diffusion/vector.py",
+        "            code.stored(ir.Constant(VECTOR, [0.0] * LANES), residual, at)\n",
+        "",
+        "tests/diffusion/test_push.py::test_one_push_is_the_push_of_the_twin",
+    ),
+    Mutant(
+        "ignore the self loop in a push",
         "diffusion/push.py",
-        "np.float64(a.weight[k]) / g.weight_sum[t]",
-        "np.float64(a.weight[k]) / g.weight_sum[u]",
+        "g.step, 1 / (1 - (1 - alpha) * own), 1 - alpha)",
+        "g.step, 1.0, 1 - alpha)",
+        STREAM,
+    ),
+    Mutant(
+        "push with one's own weight sum in place of the neighbour's",
+        "diffusion/push.py",
+        "_share(g, t, a.weight[k])",
+        "_share(g, u, a.weight[k])",
         STREAM,
     ),
     Mutant(
@@ -50,8 +62,8 @@ KERNELS = [
     Mutant(
         "take no node for unannounced",
         "diffusion/upkeep.py",
-        "(g.announced[u] == 0 or g.unknown[u] == 1 or gap(g, u) > tau)",
-        "(g.unknown[u] == 1 or gap(g, u) > tau)",
+        "g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(",
+        "g.unknown[u] == 1 or largest_difference(",
         f"{STREAM}::test_a_node_smaller_than_the_threshold_is_announced",
     ),
     Mutant(
@@ -71,8 +83,8 @@ KERNELS = [
     Mutant(
         "acknowledge what is, not what was sent",
         "diffusion/upkeep.py",
-        "g.P[u] = vectors[i]",
-        "g.P[u] = g.H[u]",
+        "g.P[u, f] = vectors[i, f]",
+        "g.P[u, f] = g.H[u, f]",
         f"{PROMISES}::test_what_moves_between_sending_and_acknowledgement_is_sent_again",
     ),
     Mutant("reuse a row without reset", "diffusion/apply.py", "    g.announced[u] = 0\n", "", STREAM),

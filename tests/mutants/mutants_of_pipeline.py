@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mutant import Mutant
+from mutant import EMBEDDED, Mutant
 
 WORKER = "tests/worker/test_worker.py"
 RECOVERY = "tests/worker/test_recovery_promises.py"
-FUZZ = "tests/worker/test_fuzz_worker.py"
 LOG_FAULTS = "tests/worker/test_log_faults.py"
+SEAL = "tests/worker/test_seal.py"
 
 PIPELINE = [
     Mutant(
@@ -26,9 +26,9 @@ PIPELINE = [
     ),
     Mutant(
         "forget the tail at the first checkpoint",
-        "worker.py",
-        "checkpoint.position.output_offsets = dict(known)",
-        "checkpoint.position.output_offsets = None",
+        "state/checkpoint.py",
+        "if not self.position.tail_owed:",
+        "if True:",
         f"{RECOVERY}::test_a_checkpoint_during_the_replay_does_not_forget_the_tail",
     ),
     Mutant(
@@ -40,38 +40,39 @@ PIPELINE = [
     ),
     Mutant(
         "do not notice that the output is gone",
-        "worker.py",
-        "await kernel(graph.forget_published)",
+        "session.py",
+        "await self._kernel(graph.forget_published)",
         "pass",
         f"{RECOVERY}::test_an_output_that_was_lost_is_written_again",
     ),
     Mutant(
         "do not look at the last record",
-        "worker.py",
-        "            await _require_same_log(source.reader, stored, bounds)\n",
+        "session.py",
+        "            await _require_same_log(reader, position.last_records, bounds)\n",
         "",
         f"{RECOVERY}::test_another_log_with_as_many_records_is_refused",
     ),
     Mutant(
         "read events whatever became of their transaction",
-        "worker.py",
+        "session.py",
         "EventSource(events, settings.events_topic, settings.isolation)",
         'EventSource(events, settings.events_topic, "read_uncommitted")',
         f"{RECOVERY}::test_events_of_an_aborted_transaction_are_not_applied",
     ),
     Mutant(
         "publish before the fence",
-        "worker.py",
-        'events.transactional_writer(f"dgdm-{settings.graph}", longest)',
-        'events.transactional_writer(f"dgdm-{self._owner_token}", longest)',
+        "session.py",
+        'events.transactional_writer(f"dgdm-{settings.graph}-{turn}", longest)',
+        """events.transactional_writer(f"dgdm-{__import__('os').getpid()}-{turn}", longest)""",
         f"{RECOVERY}::test_a_zombie_writes_nothing_after_it_was_replaced",
     ),
     Mutant(
         "one token for all sessions and workers",
         "worker.py",
-        "self._owner_token = str(uuid.uuid4())",
-        'self._owner_token = "owner"',
-        f"{WORKER}::test_a_frozen_worker_is_taken_over_and_fenced",
+        "self.token = str(uuid.uuid4())",
+        'self.token = "owner"',
+        f"{WORKER}::test_a_standby_takes_over",
+        f"frozen and {EMBEDDED}",
     ),
     Mutant(
         "commit before the dead letters are acknowledged",
@@ -88,10 +89,30 @@ PIPELINE = [
         f"{WORKER}::test_stop_and_start_again",
     ),
     Mutant(
+        "count output offsets before the log has committed",
+        "state/checkpoint.py",
+        """            await self._output.commit()
+        if not self.position.tail_owed:
+            self.position.output_offsets = ends
+""",
+        """            if not self.position.tail_owed:
+                self.position.output_offsets = ends
+            await self._output.commit()
+""",
+        SEAL,
+    ),
+    Mutant(
+        "count what the next turn wrote during a commit",
+        "state/checkpoint.py",
+        "            self.position.output_offsets = ends\n",
+        "            self.position.output_offsets = dict(self._output.output_offsets)\n",
+        SEAL,
+    ),
+    Mutant(
         "apply events twice",
         "pipeline.py",
-        "self._checkpoint.position.event_offsets = batch.offsets\n",
-        "pass\n",
+        "            position.event_offsets = offsets\n",
+        "",
         f"{WORKER}::test_stop_and_start_again",
     ),
     Mutant(
@@ -110,17 +131,17 @@ PIPELINE = [
     ),
     Mutant(
         "lose the letters of those the graph refuses",
-        "pipeline.py",
-        "for index, error in staged.rejected + ran.rejected:",
-        "for index, error in staged.rejected:",
-        FUZZ,
+        "state/graph.py",
+        "refused.append((i, refusal(int(batch.outcome[i]), decode_event(values[i]), self.rules)))",
+        "pass",
+        f"{WORKER}::test_a_refused_event_counts_as_visible",
     ),
     Mutant(
         "progress before the vectors",
         "pipeline.py",
-        "        if publication.ids or publication.tombstones:\n            await self._sink.publish(",
-        "        await self._tell(publication, event_offsets)\n"
-        "        if publication.ids or publication.tombstones:\n            await self._sink.publish(",
+        "        if publication.ids or publication.tombstones:\n            self._report(Step.PUBLISH",
+        "        await self._tell(publication, self._progress(publication, offsets))\n"
+        "        if publication.ids or publication.tombstones:\n            self._report(Step.PUBLISH",
         "tests/worker/test_progress_truth.py",
     ),
     Mutant(

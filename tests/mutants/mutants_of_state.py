@@ -1,4 +1,4 @@
-"""Mistakes in `state/`: the bound, limits, checkpoints' contents, stores, lease."""
+"""Mistakes in `state/`: events as columns, ids, the bound, limits, checkpoints' contents, stores, lease."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ PROMISES = "tests/state/test_graph_promises.py"
 COLLECT = "tests/state/test_graph_collect.py"
 RESTORE = "tests/state/test_graph_restore.py"
 LIMITS = "tests/state/test_graph_limits.py"
+IDS = "tests/state/test_id_table.py::test_ids_that_come_and_go"
 STORE = "tests/state/test_store.py"
 LEASE = "tests/state/test_lease.py"
 FUZZ = "tests/worker/test_fuzz_worker.py"
@@ -17,8 +18,8 @@ STATE = [
     Mutant(
         "drift is not in the bound",
         "state/graph.py",
-        "self.epsilon) + self.drift + ULP",
-        "self.epsilon) + ULP",
+        "self.residual() + self.drift + ULP",
+        "self.residual() + ULP",
         f"{PROMISES}::test_drift_is_found_healed_and_part_of_the_bound_until_it_is_old",
     ),
     Mutant(
@@ -38,8 +39,8 @@ STATE = [
     Mutant(
         "drop tombstones",
         "state/graph.py",
-        "            self.owed_tombstones[node] = None\n            if row >= 0:",
-        "            if row >= 0:",
+        "                self.owed_tombstones[first] = None\n",
+        "",
         STREAM,
     ),
     Mutant(
@@ -51,31 +52,67 @@ STATE = [
     ),
     Mutant(
         "give a free row out twice",
-        "state/staging.py",
-        "                self.free.append(row)\n",
-        "                self.free += [row, row]\n",
-        STREAM,
+        "state/id_table.py",
+        "        table.counts[FREE] -= 1\n        row = int(table.free[table.counts[FREE]])\n",
+        "        row = int(table.free[table.counts[FREE] - 1])\n",
+        IDS,
     ),
     Mutant(
         "take any feature for small enough",
-        "state/staging.py",
+        "state/rules.py",
         "np.minimum(self.accuracy / FLOAT32_FLOOR, farthest)",
         "farthest",
         FUZZ,
     ),
     Mutant(
         "one edge more than max_edges",
-        "state/graph.py",
-        "room = None if limit is None else limit - ",
-        "room = None if limit is None else 1 + limit - ",
+        "state/applying.py",
+        "g.sizes[EDGES] >= terms.max_edges",
+        "g.sizes[EDGES] > terms.max_edges",
         LIMITS,
     ),
     Mutant(
         "keep the old vector of a reused row in the store",
         "state/collecting.py",
-        "freed_rows=dirty[~alive | reborn]",
+        "freed_rows=dirty[~alive | born]",
         "freed_rows=dirty[~alive]",
         f"{COLLECT}::test_an_id_that_comes_back_on_its_row_leaves_no_old_vector_in_the_store",
+    ),
+    Mutant(
+        "rows found before a removal stay sure",
+        "state/applying.py",
+        "            sure = False\n",
+        "",
+        f"{LIMITS}::test_the_split_into_batches_changes_no_arc_no_weight_and_no_count",
+    ),
+    Mutant(
+        "leave an id behind the hole where it belongs",
+        "state/id_table.py",
+        ">= ((at - hole) & mask):",
+        "> ((at - hole) & mask):",
+        IDS,
+    ),
+    Mutant(
+        "forget that the vector of a former life is held",
+        "state/graph.py",
+        "            self.arrays.unknown[row] = 1\n\n    def _scrub",
+        "            self.arrays.unknown[row] = 0\n\n    def _scrub",
+        f"{PROMISES}::test_a_publication_in_portions_promises_no_more_than_consumers_hold",
+    ),
+    Mutant(
+        "take any value for features",
+        "state/columns.py",
+        "good = shape == BINARY and size",
+        "good = size",
+        "tests/state/test_columns.py",
+    ),
+    Mutant(
+        "a length of ten bytes with one digit",
+        "state/redis_resp.py",
+        "while 10**digits <= size:",
+        "while 10**digits < size:",
+        "tests/state/test_redis_resp.py",
+        "redis",
     ),
     Mutant(
         "no compare-and-set in SQLite",

@@ -43,6 +43,13 @@ WIRE = [
         f"{EMBEDDINGS}::test_a_node_that_came_back_has_its_vector_last",
     ),
     Mutant(
+        "commit the writer whose turn begins",
+        "producers/embeddings.py",
+        "await writer.commit()",
+        "await self._writers[0].commit()",
+        f"{EMBEDDINGS}::test_one_writer_writes_while_the_other_commits",
+    ),
+    Mutant(
         "a zombie may write",
         "log/sqlite_writer.py",
         "                require_epoch(db, self._id, self._epoch)\n                txn",

@@ -41,6 +41,9 @@ VALUES = {
     "op": st.sampled_from(["set", "add", "sub"]),
     "ts": INTEGERS,
 }
+TYPES: tuple[Any, ...] = (
+    None, True, 0, 1, -1, 2**63, 1.0, -0.5, "", "AAAAAAAA", b"", b"a", bytes(4), bytes(6), [], [1.0], {},
+)  # fmt: skip
 USUAL = {
     "AddNode": ["id", "features"],
     "SetFeatures": ["id", "features"],
@@ -93,8 +96,8 @@ def require_same(c: Columns, i: int, truth: oracle.Event) -> None:
         assert raw == truth.features.astype("<f4").tobytes()
 
 
-@given(st.lists(messages() | st.binary(max_size=20), max_size=12))
-def test_the_same_events_or_the_same_reasons(values: list[bytes | None]) -> None:
+def require_alike(values: list[bytes | None]) -> None:
+    """What the foreign decoder makes of each record."""
     c, invalid = columns_of(values)
     reasons = {i: error.reason.value for i, error in invalid}
     assert len(c.kind) == len(values)
@@ -106,6 +109,21 @@ def test_the_same_events_or_the_same_reasons(values: list[bytes | None]) -> None
         else:
             assert i not in reasons
             require_same(c, i, truth)
+
+
+@given(st.lists(messages() | st.binary(max_size=20), max_size=12))
+def test_the_same_events_or_the_same_reasons(values: list[bytes | None]) -> None:
+    require_alike(values)
+
+
+def test_a_field_of_every_other_type_is_judged_alike() -> None:
+    """One field at a time, so that nothing else is wrong with the message."""
+    usual = {"id": "a", "source": "a", "target": "b", "weight": 2.0, "op": "add", "features": bytes(8)}
+    values = []
+    for kind, names in USUAL.items():
+        plain = {"type": kind, **{name: usual[name] for name in names}, "ts": 7}
+        values += [msgpack.packb({**plain, name: value}) for name in plain for value in TYPES]
+    require_alike(values)
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -22,6 +22,7 @@ from streams import producer, require_truth, send_slowly, some_events
 
 from dgdm.connections import connect_log
 from dgdm.consumers.progress import read_progress
+from dgdm.doctor import diagnose
 from dgdm.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
@@ -48,6 +49,8 @@ async def test_metrics_say_what_the_oracle_counts(settings: Settings, tmp_path: 
                 return found if settled and found["dgdm_checkpoint_seconds_count"] else None
 
             metrics = await until(told, "no lag, nothing dirty, a checkpoint counted")
+            found = await diagnose(settings, [])
+            assert any(f.what == "memory" and f.message.startswith("vectors 0.") for f in found), found
             records = await read_all(settings, settings.embeddings_topic, "read_uncommitted")
             log = connect_log(settings)
             progress = await read_progress(log, settings.progress_topic, settings.graph)
@@ -78,6 +81,8 @@ async def test_metrics_say_what_the_oracle_counts(settings: Settings, tmp_path: 
     assert 0 <= metrics["dgdm_scrub_drift"] < 1e-4
     assert 0 < metrics["dgdm_pushes"] <= metrics["dgdm_visited_rows"]
     assert metrics["dgdm_no_ops"] >= 1
+    assert metrics["dgdm_memory_bytes.vectors"] >= 4 * 4 * 4 * len(truth.x)  # X, H, R, P; four features
+    assert 0 < metrics["dgdm_stage_seconds_total.push"] <= time.time() - begun
     assert begun < metrics["dgdm_checkpoint_timestamp_seconds"] <= time.time()
     assert metrics["dgdm_checkpoint_seconds_sum"] > 0
     assert metrics["dgdm_processing_latency_seconds_count"] > 0

@@ -1,0 +1,25 @@
+"""What a graph takes of memory, by structure."""
+
+from __future__ import annotations
+
+from ..diffusion.arrays import BESIDE, FRESH, LISTS, RECORD, SLABS, TOUCHED, VECTORS, Adjacency
+from .graph import GraphState
+
+ARC_BYTES = 8  # target and weight
+
+
+def memory_of(graph: GraphState) -> dict[str, int]:
+    """Bytes that have been touched and not been given back; what is only reserved is not counted."""
+    g, ids, used = graph.arrays, graph.ids, graph.used
+    sides = [g.rows] if g.rows is g.columns else [g.rows, g.columns]
+    return {
+        "vectors": len(VECTORS) * used * g.X.strides[0],
+        "rows": used * (RECORD.itemsize + BESIDE.itemsize + 4 * len(LISTS)),
+        "arcs": sum(map(_arcs, sides)),
+        "ids": sum(part.nbytes for part in (ids.slot, ids.place, ids.free, ids.text)),
+    }
+
+
+def _arcs(a: Adjacency) -> int:
+    in_use = a.slabs[: a.pool[SLABS]]
+    return ARC_BYTES * int(in_use[in_use[:, TOUCHED] == 1, FRESH].sum())
