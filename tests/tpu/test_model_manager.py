@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -96,7 +97,20 @@ def test_mistakes_are_named() -> None:
         assert manager.run(X).digest == FILES[0].digest
 
 
-def under_load(manager: ModelManager, work: Callable[[], None], threads: int = 3) -> list[Answered]:
+THREADS = 3
+
+
+def until_answered(answers: list[Answered]) -> None:
+    """So many more that one of them was asked for after this was called."""
+    wanted, patience = len(answers) + THREADS + 1, time.monotonic() + 60
+    while len(answers) < wanted:
+        assert time.monotonic() < patience, "no answer comes any more"
+        time.sleep(0.001)
+
+
+def under_load(
+    manager: ModelManager, work: Callable[[list[Answered]], None], threads: int = THREADS
+) -> list[Answered]:
     """What all threads were answered while `work` was done; they ask before, during and after."""
     answers: list[Answered] = []
     errors: list[BaseException] = []
@@ -117,8 +131,10 @@ def under_load(manager: ModelManager, work: Callable[[], None], threads: int = 3
     for thread in asking:
         thread.start()
     begun.wait(60)
-    work()
-    done.set()
+    try:
+        work(answers)
+    finally:
+        done.set()
     for thread in asking:
         thread.join()
     assert not errors
@@ -130,9 +146,11 @@ def test_under_load_no_answer_fails_or_mixes_two_versions() -> None:
     with ModelManager() as manager:
         manager.load("head", FILES[0], cpu)
 
-        def swap_often() -> None:
+        def swap_often(answers: list[Answered]) -> None:
             for turn in range(60):
                 manager.swap("head", FILES[(turn + 1) % 2])
+                if turn % 10 < 2:  # the others come faster than answers
+                    until_answered(answers)
                 if turn % 7 == 0:
                     manager.roll_back("head")
                     manager.roll_back("head")
@@ -151,13 +169,14 @@ def test_a_device_that_faults_during_swaps(open_device: Callable[..., Device], b
     with ModelManager() as manager:
         manager.load("head", files[0], device)
 
-        def swap_between_faults() -> None:
+        def swap_between_faults(answers: list[Answered]) -> None:
             for turn, mode in enumerate(["abort", "wrong", "error", "hang"]):
                 bus.mode(mode)
                 manager.run(X)
                 manager.swap("head", files[(turn + 1) % 2])
                 bus.mode("ok")
                 assert device.wait(DeviceState.READY, timeout=30)
+                until_answered(answers)
 
         answers = under_load(manager, swap_between_faults, threads=2)
         for answer in answers:
