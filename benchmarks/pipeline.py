@@ -49,7 +49,6 @@ class Bench:
         self.settings = Settings(log=broker.url, store=store.url, features=FEATURES, accuracy=[ACCURACY])
         self.random = np.random.default_rng(1)
         self.log: Log = connect_log(self.settings)
-        self.sent = 0
         self.worker: Worker | None = None
 
     def start(self) -> Worker:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -144,8 +142,21 @@ def test_a_damaged_file_is_refused_or_read(data: st.DataObject) -> None:
     content = bytearray(int8_of(some_network(np.random.default_rng(1), 3, 2), np.ones((2, 3)), rows=2))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(ModelError):
-        parse(bytes(content))
+    try:
+        (graph,) = (model := parse(bytes(content))).subgraphs
+    except ModelError:
+        return
+    tensors = range(-1, len(graph.tensors or []))  # -1: an input that is left out
+    for operator in graph.operators or []:
+        assert operator.opcodeIndex in range(len(model.operatorCodes or [])), (
+            "the interpreter would follow it"
+        )
+        assert {*list_of(operator.inputs), *list_of(operator.outputs)} <= {*tensors}
+
+
+def list_of(vector: object) -> list[int]:
+    """A vector of the schema's objects; None when it is empty."""
+    return [] if vector is None else [int(place) for place in vector]  # type: ignore[attr-defined]
 
 
 def test_the_plain_file_and_the_compiled_one_find_each_other(tmp_path) -> None:  # noqa: ANN001
