@@ -127,11 +127,19 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: flo
         raise AssertionError(f"not in {seconds:g} s: {what}") from None
 
 
-async def make_topics(settings: Settings, **events: str) -> None:
-    """The four topics of a graph; `events` is more configuration of that one, an underscore for a dot."""
+async def make_topics(settings: Settings, forgets: bool = True, **events: str) -> None:
+    """
+    The four topics of a graph.
+
+    forgets: False keeps superseded records, for a test that counts them or looks at who wrote them.
+    events: More configuration of that topic, an underscore for a dot.
+    """
     log = connect_log(settings)
     names = (settings.events_topic, settings.embeddings_topic, settings.progress_topic)
-    first, *others = plans(*names, settings.dead_letters_topic)
+    kept = {} if forgets else {"min.cleanable.dirty.ratio": "1"}
+    first, *others = (
+        plan._replace(config={**plan.config, **kept}) for plan in plans(*names, settings.dead_letters_topic)
+    )
     config = {**first.config, **{name.replace("_", "."): value for name, value in events.items()}}
     try:
         await create_topics(log, [first._replace(config=config), *others])

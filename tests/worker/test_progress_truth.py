@@ -8,11 +8,9 @@ from typing import Any
 import msgpack
 import oracle
 import pytest
-from processes import WorkerProcess, read_all
+from processes import WorkerProcess, make_topics, read_all
 from streams import producer, some_events
 
-from dgdm.connections import connect_log
-from dgdm.log.topics import plans
 from dgdm.settings import Settings
 
 SAMPLED = 60  # progress records, evenly
@@ -26,15 +24,7 @@ PACES = {
 @pytest.mark.parametrize("pace", PACES)
 async def test_every_progress_record_is_true(settings: Settings, tmp_path: Path, pace: str) -> None:
     given = settings.model_copy(update=PACES[pace] | {"batch": 20, "progress_interval": 0.0})
-    log = connect_log(given)
-    try:
-        names = (given.events_topic, given.embeddings_topic, given.progress_topic)
-        for plan in plans(*names, given.dead_letters_topic):
-            await log.create(
-                plan.name, 1, {**plan.config, "min.cleanable.dirty.ratio": "1"}
-            )  # nothing is forgotten
-    finally:
-        await log.close()
+    await make_topics(given, forgets=False)
     async with producer(given) as events:
         with WorkerProcess(given, tmp_path) as worker:
             await worker.serves()

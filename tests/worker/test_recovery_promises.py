@@ -83,7 +83,7 @@ async def test_consumers_never_see_time_run_backwards(settings: Settings, tmp_pa
     published: every vector up to sequence 400; SIGKILL
     replayed:  in small batches, each of which could be published at its own, earlier sequence
     """
-    await make_topics(settings)
+    await make_topics(settings, forgets=False)
     seldom = settings.model_copy(update={"checkpoint_interval": 600.0, "batch": 20})
     async with producer(settings) as events:
         with WorkerProcess(seldom, tmp_path) as worker:
@@ -136,7 +136,7 @@ async def test_a_checkpoint_during_the_replay_does_not_forget_the_tail(
 
 async def test_a_zombie_writes_nothing_after_it_was_replaced(settings: Settings, tmp_path: Path) -> None:
     """It wakes up with a backlog that its successor has long published."""
-    await make_topics(settings)
+    await make_topics(settings, forgets=False)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as old:
             await old.serves()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(240)
 
 async def test_metrics_say_what_the_oracle_counts(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"metrics_port": free_port()})
-    await make_topics(settings)
+    await make_topics(settings, forgets=False)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
             await worker.serves()

@@ -77,7 +77,7 @@ async def test_killed_at_a_step(settings: Settings, tmp_path: Path, step: Step, 
 async def test_a_standby_takes_over(settings: Settings, tmp_path: Path, fault: str) -> None:
     """Who wrote a record is seen by its encoding. A frozen worker comes back as a zombie, under load."""
     settings = settings.model_copy(update={"lease_ttl": 1.5})
-    await make_topics(settings)
+    await make_topics(settings, forgets=False)
     async with producer(settings) as events:
         with WorkerProcess(settings.model_copy(update={"encoding": "json"}), tmp_path) as old:
             await old.serves()
