@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dgdm.diffusion.apply import FULL, REMOVE_ARC, SET_ARC, change_arc, look_ahead
 from dgdm.diffusion.arrays import ARCS, EDGES, MOVED, GraphArrays, allocate, grow_arcs
 from dgdm.diffusion.compile import kernel
-from dgdm.diffusion.push import push
+from dgdm.diffusion.local import FULL, REMOVE_ARC, SET_ARC, change_arc, look_ahead, push
 from dgdm.diffusion.upkeep import acknowledge, count_loops, load_arcs, rebuild, select_moved
 
 ALPHA = 0.15

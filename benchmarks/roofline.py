@@ -8,7 +8,7 @@ import numpy as np
 
 from dgdm.diffusion.arrays import Floats, GraphArrays, Rows
 from dgdm.diffusion.compile import kernel
-from dgdm.diffusion.repair import AHEAD
+from dgdm.diffusion.local import AHEAD
 from dgdm.diffusion.vector import add_scaled, prefetch
 
 

@@ -8,6 +8,7 @@ from .adjacency import append, reserve
 from .arrays import (
     DIRTY,
     MOVED,
+    PENDING,
     SCRUBBED,
     VECTOR_CHANGED,
     Adjacency,
@@ -16,7 +17,7 @@ from .arrays import (
     Rows,
 )
 from .compile import kernel
-from .repair import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
+from .local import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
 from .vector import largest, largest_difference, prefetch
 
 
@@ -87,6 +88,15 @@ def move_all(g: GraphArrays, rows: Rows) -> None:
     """These rows await their publish decision."""
     for u in rows:
         mark_moved(g, u)
+
+
+@kernel
+def max_pending(g: GraphArrays) -> np.float32:
+    """Largest |R|∞ among pending rows: with ε, the largest of all rows."""
+    top = np.float32(0)
+    for i in range(g.sizes[PENDING]):
+        top = max(top, largest(g.R, g.pending[i]))
+    return top
 
 
 @kernel

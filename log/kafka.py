@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from .kafka_admin import KafkaAdmin, close_client, open_client
 from .kafka_client import KafkaConnection
-from .kafka_reader import KafkaReader
-from .kafka_writer import KafkaWriter
+from .kafka_records import KafkaReader, KafkaWriter
 from .limits import check_new_topic
 from .security import KafkaSecurity
 

@@ -11,8 +11,7 @@ from .interface import Isolation, LogError, TopicInfo, UnknownTopicError
 from .limits import DEFAULT_MAX_MESSAGE_BYTES, check_new_topic
 from .sqlite_compaction import delete_before
 from .sqlite_file import SqliteConnection, create_file, writing
-from .sqlite_reader import SqliteReader
-from .sqlite_writer import SqliteWriter
+from .sqlite_records import SqliteReader, SqliteWriter
 
 if TYPE_CHECKING:
     import sqlite3

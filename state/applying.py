@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..diffusion.apply import (
+from ..diffusion.arrays import EDGES, LOST_ADDS, NOTHING_DONE, Bytes, Doubles, Floats, GraphArrays, Ints, Rows
+from ..diffusion.compile import inline, inner, kernel
+from ..diffusion.local import (
     ADD_ARC,
     APPLIED,
     FULL,
@@ -22,8 +24,6 @@ from ..diffusion.apply import (
     remove_row,
     set_features,
 )
-from ..diffusion.arrays import EDGES, LOST_ADDS, NOTHING_DONE, Bytes, Doubles, Floats, GraphArrays, Ints, Rows
-from ..diffusion.compile import inline, inner, kernel
 from .columns import ACCUMULATE_EDGE, REMOVE_EDGE, REMOVE_NODE, SET_EDGE, SET_FEATURES, UNREAD, Columns
 from .id_table import (
     AHEAD,

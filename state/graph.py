@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.apply import APPLIED, find_arc
 from ..diffusion.arrays import ARCS, COUNTERS, DIRTY, MOVED, PENDING, allocate, grow_arcs, grow_rows
 from ..diffusion.blocks import Settler
 from ..diffusion.compaction import compact
-from ..diffusion.push import max_pending, push
-from ..diffusion.upkeep import acknowledge, largest_gap, move_all, scrub, select_moved
+from ..diffusion.local import APPLIED, find_arc, push
+from ..diffusion.upkeep import acknowledge, largest_gap, max_pending, move_all, scrub, select_moved
 from ..schemas.events import decode_event
 from ..schemas.reasons import InvalidEvent
 from .applying import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..diffusion.apply import OVERFLOW
+from ..diffusion.local import OVERFLOW
 from ..schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, SetFeatures
 from ..schemas.reasons import InvalidEvent, Reason, shortened
 from .applying import TOO_FAR, TOO_MANY_EDGES, TOO_MANY_NODES, UNKNOWN_NODE, WRONG_LENGTH

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import opened
 
-from dgdm.diffusion import compaction, upkeep
-from dgdm.diffusion import push as pushing
-from dgdm.diffusion.apply import (
-    ADD_ARC,
-    APPLIED,
-    FULL,
-    LOST,
-    NOTHING,
-    OVERFLOW,
-    REMOVE_ARC,
-    SET_ARC,
-)
+from dgdm.diffusion import compaction, local, upkeep
 from dgdm.diffusion.arrays import (
     ARCS,
     CLOSED,
@@ -49,6 +38,16 @@ from dgdm.diffusion.arrays import (
     grow_rows,
 )
 from dgdm.diffusion.gather import gather_arcs
+from dgdm.diffusion.local import (
+    ADD_ARC,
+    APPLIED,
+    FULL,
+    LOST,
+    NOTHING,
+    OVERFLOW,
+    REMOVE_ARC,
+    SET_ARC,
+)
 from dgdm.diffusion.pool import NO_SIZE
 
 if TYPE_CHECKING:
@@ -96,15 +95,15 @@ class KernelGraph:
 
     def push(self, budget: int = UNLIMITED) -> int:
         """Pending rows that are left."""
-        return int(pushing.push(self.g, self.alpha, self.epsilon, budget))
+        return int(local.push(self.g, self.alpha, self.epsilon, budget))
 
     def push_row(self, u: int) -> None:
         """One push, whatever its size."""
-        pushing.push_row(self.g, u, self.alpha, self.epsilon)
+        local.push_row(self.g, u, self.alpha, self.epsilon)
 
     def max_pending(self) -> float:
         """Largest |R|∞ of the pending rows."""
-        return float(pushing.max_pending(self.g))
+        return float(upkeep.max_pending(self.g))
 
     def scrub(self, rows: int) -> float:
         """The next few rows; the largest drift."""

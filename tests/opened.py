@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dgdm.diffusion import adjacency as lists
-from dgdm.diffusion import apply
+from dgdm.diffusion import local
 from dgdm.diffusion.compile import kernel
 
 if TYPE_CHECKING:
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @kernel
 def add_row(g: GraphArrays, u: int, x: Floats) -> None:
-    apply.add_row(g, u, x)
+    local.add_row(g, u, x)
 
 
 @kernel
 def set_features(g: GraphArrays, u: int, x: Floats, alpha: float, epsilon: float) -> int:
-    return apply.set_features(g, u, x, alpha, epsilon)
+    return local.set_features(g, u, x, alpha, epsilon)
 
 
 @kernel
 def change_arc(
     g: GraphArrays, undirected: bool, kind: int, u: int, v: int, w: np.float32, alpha: float, epsilon: float
 ) -> int:
-    return apply.change_arc(g, undirected, kind, u, v, w, alpha, epsilon)
+    return local.change_arc(g, undirected, kind, u, v, w, alpha, epsilon)
 
 
 @kernel
 def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: float) -> None:
-    apply.remove_row(g, undirected, v, alpha, epsilon)
+    local.remove_row(g, undirected, v, alpha, epsilon)
 
 
 @kernel

@@ -36,8 +36,9 @@ def test_a_kernel_is_compiled_again_when_one_it_calls_in_another_file_changes(tm
     assert kept
     assert run(tmp_path) == "4"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.nbc")} == kept
-    repair = tmp_path / "diffusion" / "repair.py"
-    text = repair.read_text()
-    assert text.count("g.sizes[PENDING] += 1") == 1
-    repair.write_text(text.replace("g.sizes[PENDING] += 1", "g.sizes[PENDING] += 2"))
+    local = tmp_path / "diffusion" / "local.py"
+    text = local.read_text()
+    wake = "g.pending[g.sizes[PENDING]] = u\n        g.sizes[PENDING] += 1\n    g.norm"
+    assert text.count(wake) == 1
+    local.write_text(text.replace(wake, wake.replace("+= 1", "+= 2")))
     assert run(tmp_path) == "8"

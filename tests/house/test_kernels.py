@@ -68,9 +68,9 @@ def mistakes(text: str, module: str) -> list[str]:
 
 
 def test_there_are_such_functions() -> None:
-    assert "change_arc" in CLOSED["apply"]
+    assert "change_arc" in CLOSED["local"]
     assert "find" in CLOSED["adjacency"]
-    assert "push" not in CLOSED["push"]
+    assert "push" not in CLOSED["local"]
 
 
 def test_python_calls_no_kernel_without_a_way_in() -> None:
@@ -82,7 +82,7 @@ def test_python_calls_no_kernel_without_a_way_in() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "from dgdm.diffusion.apply import change_arc as change\ndef f(g):\n    return change(g)",
+        "from dgdm.diffusion.local import change_arc as change\ndef f(g):\n    return change(g)",
         "from dgdm.diffusion import adjacency as lists\nlists.find(a, 1, 2)",
     ],
 )

@@ -174,7 +174,7 @@ async def test_tombstones_stay_for_a_while_and_records_for_their_retention(
     assert [r.value for r in await read_to_end(reader) if r.key == b"gone"] == [None]
 
     later = sqlite_file.now_ms() + 61_000
-    for module in ("sqlite_compaction", "sqlite_writer"):
+    for module in ("sqlite_compaction", "sqlite_records"):
         monkeypatch.setattr(f"dgdm.log.{module}.now_ms", lambda: later)
     await writer.append("table", 0, filler)
     await writer.append("events", 0, messages("new"))

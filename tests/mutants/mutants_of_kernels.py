@@ -9,10 +9,10 @@ PROMISES = "tests/state/test_graph_promises.py"
 COLLECT = "tests/state/test_graph_collect.py"
 
 KERNELS = [
-    Mutant("skip θ", "diffusion/repair.py", "u, v, alpha, change / total)", "u, v, alpha, 0.0)", STREAM),
+    Mutant("skip θ", "diffusion/local.py", "u, v, alpha, change / total)", "u, v, alpha, 0.0)", STREAM),
     Mutant(
         "forget W_ref",
-        "diffusion/repair.py",
+        "diffusion/local.py",
         "g.rows.length[u] <= 1 or total < g.weight_ref[u] / 2",
         "g.rows.length[u] <= 1",
         f"{STREAM}::test_a_heavy_edge_that_comes_and_goes_leaves_no_error",
@@ -33,21 +33,21 @@ KERNELS = [
     ),
     Mutant(
         "ignore the self loop in a push",
-        "diffusion/push.py",
+        "diffusion/local.py",
         "g.step, 1 / (1 - (1 - alpha) * own), 1 - alpha)",
         "g.step, 1.0, 1 - alpha)",
         STREAM,
     ),
     Mutant(
         "push with one's own weight sum in place of the neighbour's",
-        "diffusion/push.py",
+        "diffusion/local.py",
         "_share(g, t, a.weight[k])",
         "_share(g, u, a.weight[k])",
         STREAM,
     ),
     Mutant(
         "scrub without writing back",
-        "diffusion/repair.py",
+        "diffusion/local.py",
         "        g.R[u, f] = r\n",
         "",
         f"{PROMISES}::test_drift_is_found_healed_and_part_of_the_bound_until_it_is_old",
@@ -75,7 +75,7 @@ KERNELS = [
     ),
     Mutant(
         "count a freed row as the same",
-        "diffusion/apply.py",
+        "diffusion/local.py",
         "    g.generation[v] += 1\n",
         "",
         f"{PROMISES}::test_an_acknowledgement_is_for_the_node_that_was_sent_not_for_its_row",
@@ -87,10 +87,10 @@ KERNELS = [
         "g.P[u, f] = g.H[u, f]",
         f"{PROMISES}::test_what_moves_between_sending_and_acknowledgement_is_sent_again",
     ),
-    Mutant("reuse a row without reset", "diffusion/apply.py", "    g.announced[u] = 0\n", "", STREAM),
+    Mutant("reuse a row without reset", "diffusion/local.py", "    g.announced[u] = 0\n", "", STREAM),
     Mutant(
         "leave a removed node in the lists of its targets",
-        "diffusion/apply.py",
+        "diffusion/local.py",
         "                drop(g.columns, z, find(g.columns, z, v))\n",
         "                pass\n",
         STREAM,
@@ -104,7 +104,7 @@ KERNELS = [
     ),
     Mutant(
         "do not rewrite the chunk of a new weight",
-        "diffusion/apply.py",
+        "diffusion/local.py",
         "        a.weight[k] = w\n        touch(a, u, k)\n",
         "        a.weight[k] = w\n",
         COLLECT,

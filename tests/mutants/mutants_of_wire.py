@@ -51,7 +51,7 @@ WIRE = [
     ),
     Mutant(
         "a zombie may write",
-        "log/sqlite_writer.py",
+        "log/sqlite_records.py",
         "                require_epoch(db, self._id, self._epoch)\n                txn",
         "                txn",
         f"{TRANSACTIONS}::test_a_successor_fences_the_zombie_and_aborts_its_transaction",
