@@ -154,13 +154,16 @@ class Pipeline:
         """The next batch, or an empty one when something else is to be done first."""
         if self._polling is None:
             self._polling = asyncio.create_task(self._source.poll(self._settings.batch, IDLE))
-        waiting: set[asyncio.Task[Any]] = {self._polling}
+        # A backlog waits while a solve is under way: each batch of it would undo a part of the solve.
+        held = self._solving_since is not None and self._source.lag >= self._settings.catch_up
+        waiting: set[asyncio.Task[Any]] = set() if held else {self._polling}
         if self._publishing is not None:
             waiting.add(self._publishing)
         busy = self._graph.pending_count > 0 and not self._catching_up()
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
-        await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if not self._polling.done():
+        if waiting:
+            await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if held or not self._polling.done():
             return EventBatch((), {}, {})
         task, self._polling = self._polling, None
         batch = task.result()
@@ -184,12 +187,10 @@ class Pipeline:
         offsets = dict(batch.offsets) or position.event_offsets
         before = graph.sequence
         self._settle()
-        limit = limit if self._publishing is None else None
+        values, limit = [r.value for r in batch.records], limit if self._publishing is None else None
         if batch.records:
             self._report(Step.PUSH, "before")
-        turn = await self._kernel(
-            partial(self._turn, [r.value for r in batch.records], offsets, push=push, limit=limit)
-        )
+        turn = await self._kernel(partial(self._turn, values, offsets, push=push, limit=limit))
         if batch.records:
             self._report(Step.PUSH, "after")
         if batch.records and self._oldest is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between attempts after a fault
+YOUNG = 50_000  # objects of batches that are alive at once are not looked at for garbage
 REPLAYED = "stopped without a checkpoint, the next start replays from the last one"
 
 
@@ -141,6 +143,9 @@ class Worker:
         begun = time.monotonic()
         log.info("warming", message="loading the kernels; the first start compiles them, up to a minute")
         await asyncio.to_thread(warm_up, self._settings.directed)
+        gc.collect()
+        gc.freeze()  # else each full collection looks at all that the compiler has left, for a fifth of a second
+        gc.set_threshold(YOUNG, 20, 50)
         log.info("warm", message=f"kernels ready after {time.monotonic() - begun:.1f} s")
 
     async def _live(self, events: Log, store: GraphStore) -> Exit:

@@ -175,6 +175,7 @@ async def _cold_start(bench: Bench) -> dict[str, Any]:
         "sent_per_s": round(events / sending),
         "seconds": round(spent, 1),
         "events_per_s": round(events / spent),
+        "published_per_event": round(_published(bench) / events, 3),
         "cpu_us_per_event": bench.cpu().since(before, events),
     }
 
@@ -185,6 +186,7 @@ async def _sustained(bench: Bench) -> dict[str, Any]:
     lags: list[int] = []
     sampling = asyncio.create_task(_sample_lag(bench, lags))
     before, published = bench.cpu(), _published(bench)
+    looking = asyncio.create_task(_one_second(bench, given.seconds / 2))
     rate = await send_at(bench.log, bench.settings.events_topic, messages, given.rate * 1.01, DUE_EVERY[0])
     cpu = bench.cpu().since(before, len(messages))
     published = _published(bench) - published
@@ -199,7 +201,15 @@ async def _sustained(bench: Bench) -> dict[str, Any]:
         if len(tail) > 1
         else 0.0,
         "cpu_us_per_event": cpu,
+        "one_second": await looking,
     }
+
+
+async def _one_second(bench: Bench, wait: float) -> dict[str, Any]:
+    """In the middle, when it has settled."""
+    await asyncio.sleep(wait)
+    assert bench.worker is not None
+    return await asyncio.to_thread(bench.worker.one_second)
 
 
 def _published(bench: Bench) -> float:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,9 +103,10 @@ class Worker:
 
     def cpu(self, broker: int, redis: int) -> Cpu:
         """What all have used so far."""
-        threads = {
-            int(t.name): _seconds(t / "stat") for t in Path(f"/proc/{self._process.pid}/task").iterdir()
-        }
+        threads = {}
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            with suppress(FileNotFoundError):  # it has ended
+                threads[int(task.name)] = _seconds(task / "stat")
         loop = threads.pop(self._process.pid)
         stages = {
             name.split('"')[1]: value
@@ -118,6 +121,34 @@ class Worker:
             _seconds(Path(f"/proc/{redis}/stat")),
             time.process_time(),
         )
+
+    def one_second(self) -> dict[str, Any]:
+        """Which of its two busy threads wants a core, looked at each millisecond; as text, each 10 ms a letter."""
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        loop = tasks / str(self._process.pid) / "stat"
+        others = [task / "stat" for task in tasks.iterdir() if task.name != str(self._process.pid)]
+        kernel = max(others, key=_seconds)
+        looks = []
+        begun = time.monotonic()
+        while time.monotonic() < begun + 1:
+            looks.append((_wants_a_core(loop), _wants_a_core(kernel)))
+            time.sleep(0.001)
+        letters = {(True, True): "B", (True, False): "L", (False, True): "K", (False, False): "."}
+        shares = {
+            "both": (True, True),
+            "loop": (True, False),
+            "kernel": (False, True),
+            "neither": (False, False),
+        }
+        parts = [looks[at : at + len(looks) // 100] for at in range(0, len(looks), len(looks) // 100)]
+        return {
+            "shares": {name: round(looks.count(what) / len(looks), 3) for name, what in shares.items()},
+            "each_10_ms": "".join(letters[Counter(part).most_common(1)[0][0]] for part in parts),
+        }
+
+
+def _wants_a_core(stat: Path) -> bool:
+    return stat.read_text().rpartition(")")[2].split()[0] == "R"
 
 
 def _seconds(stat: Path) -> float:

@@ -21,7 +21,7 @@ from .interface import (
 )
 from .kafka_admin import KafkaAdmin
 from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down, translated
-from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, check_seek, limits_of, roughly
+from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, check_seek, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
@@ -263,14 +263,13 @@ class KafkaWriter:
                 raise LogError("append to a transactional writer outside a transaction: call begin first")
             limits = await self._limits(producer, topic)
             try:
-                check_messages(topic, limits, partition, messages)
+                sizes = check_messages(topic, limits, partition, messages)
             except RecordRejectedError:  # unless somebody has raised the limit since
                 del self._topics[topic]
                 limits = await self._limits(producer, topic)
-                check_messages(topic, limits, partition, messages)
-            return await self._send(
-                producer, topic, partition, _split(producer, messages, limits.max_message_bytes)
-            )
+                sizes = check_messages(topic, limits, partition, messages)
+            batches = _split(producer, messages, sizes, limits.max_message_bytes)
+            return await self._send(producer, topic, partition, batches)
 
     async def begin(self) -> None:
         """Open a transaction; the broker counts its life from its first record."""
@@ -359,17 +358,17 @@ class KafkaWriter:
             raise self._dead from exc
 
 
-def _split(producer: AIOKafkaProducer, messages: Sequence[Message], limit: int) -> Iterator[Any]:
+def _split(
+    producer: AIOKafkaProducer, messages: Sequence[Message], sizes: Sequence[int], limit: int
+) -> Iterator[Any]:
     """Batches in order, none above the topic's limit; timestamps are the moment of writing."""
     room = min(BATCH_BYTES, limit) - BATCH_OVERHEAD
     batch, used = producer.create_batch(), 0
-    for message in messages:
-        size = roughly(message)
+    for (key, value, headers), size in zip(messages, sizes, strict=True):
         if used and used + size > room:
             batch.close()
             yield batch
             batch, used = producer.create_batch(), 0
-        key, value, headers = message
         batch.append(timestamp=None, key=key, value=value, headers=list(headers))
         used += size
     batch.close()

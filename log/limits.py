@@ -41,9 +41,10 @@ def limits_of(partitions: int, config: Mapping[str, str]) -> TopicLimits:
 
 def roughly(message: Message) -> int:
     """Bytes of a record within a batch: never too few, cheap."""
-    size = len(message.key or b"") + len(message.value or b"") + _PER_RECORD
-    for name, value in message.headers:
-        size += 4 * len(name) + len(value or b"") + _PER_HEADER
+    key, value, headers = message
+    size = (len(key) if key else 0) + (len(value) if value else 0) + _PER_RECORD
+    if headers:
+        size += sum(4 * len(name) + len(given or b"") + _PER_HEADER for name, given in headers)
     return size
 
 
@@ -55,24 +56,29 @@ def single_batch_bytes(message: Message) -> int:
     return BATCH_OVERHEAD + _varint(body) + body
 
 
-def check_messages(topic: str, limits: TopicLimits, partition: int, messages: Sequence[Message]) -> None:
-    """Raise LogError or RecordRejectedError when any of these cannot be written; nothing is written then."""
+def check_messages(topic: str, limits: TopicLimits, partition: int, messages: Sequence[Message]) -> list[int]:
+    """What each is roughly long.
+
+    Raises LogError or RecordRejectedError when any of these cannot be written; nothing is written then.
+    """
     if not messages:
         raise LogError(f"append to {topic!r} without a message")
     if not 0 <= partition < limits.partitions:
         raise LogError(
             f"topic {topic!r} has no partition {partition}: it has {limits.partitions}, counted from 0"
         )
-    most = limits.max_message_bytes
-    for message in messages:
-        if limits.compacted and message.key is None:
-            raise RecordRejectedError(
-                f"a record without a key cannot be written to {topic!r}: the topic is compacted"
-            )
-        if roughly(message) + BATCH_OVERHEAD > most and (size := single_batch_bytes(message)) > most:
+    if limits.compacted and any(message.key is None for message in messages):
+        raise RecordRejectedError(
+            f"a record without a key cannot be written to {topic!r}: the topic is compacted"
+        )
+    most, sizes = limits.max_message_bytes, [roughly(message) for message in messages]
+    if max(sizes) + BATCH_OVERHEAD > most:
+        size = max(single_batch_bytes(message) for message in messages)
+        if size > most:
             raise RecordRejectedError(
                 f"a record of {size} bytes does not fit topic {topic!r}, whose max.message.bytes is {most}"
             )
+    return sizes
 
 
 def check_new_topic(topic: str, partitions: int) -> None:

@@ -100,16 +100,11 @@ class EmbeddingSink:
         self, topic: str, ids: Sequence[str], values: Sequence[bytes], tombstones: Sequence[str]
     ) -> dict[int, int]:
         """The ends of the partitions, acknowledged."""
-        by_partition: dict[int, list[Message]] = {}
-        nobody = [(node, None) for node in tombstones]
-        for node, value in [*nobody, *zip(ids, values, strict=True)]:
-            key = node.encode()
-            by_partition.setdefault(partition_of(key, self._partitions[topic]), []).append(
-                Message(key, value)
-            )
+        keys = [node.encode() for node in (*tombstones, *ids)]
+        messages = list(map(Message, keys, (*(None for _ in tombstones), *values)))
         return {
-            partition: await (await self._begun()).append(topic, partition, messages)
-            for partition, messages in by_partition.items()
+            partition: await (await self._begun()).append(topic, partition, part)
+            for partition, part in _partitioned(messages, self._partitions[topic]).items()
         }
 
     async def publish_progress(self, progress: Progress) -> None:
@@ -135,6 +130,15 @@ class EmbeddingSink:
                 await writer.begin()
                 self._open = True
             return writer
+
+
+def _partitioned(messages: list[Message], partitions: int) -> dict[int, list[Message]]:
+    if partitions == 1:
+        return {0: messages} if messages else {}
+    parts: dict[int, list[Message]] = {}
+    for message in messages:
+        parts.setdefault(partition_of(message.key or b"", partitions), []).append(message)
+    return parts
 
 
 async def check_limits(log: Log, topic: str, features: int, encoding: Encoding) -> None:

@@ -39,6 +39,38 @@ async def test_every_progress_record_is_true(settings: Settings, tmp_path: Path,
     await require_true(given, told[:: max(1, len(told) // SAMPLED)] + told[-1:])
 
 
+async def test_a_solve_is_finished_before_more_of_a_backlog_is_applied(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """When consumers hear of a later event, they hold all of what was solved before."""
+    paces = {"catch_up": 300, "batch": 50, "publish_limit": 10, "max_staleness": 0.01}
+    given = settings.model_copy(update=paces)
+    await make_topics(given, forgets=False)
+    async with producer(given) as events:
+        for event in some_events(9, 3_000, nodes=100):
+            await events.send(event)
+        await events.flush()
+        with WorkerProcess(given, tmp_path) as worker:
+            await events.visible(60)
+            assert await worker.stop() == 0
+    outputs = await read_all(given, given.embeddings_topic, "read_uncommitted")
+    told = iter(await read_all(given, given.events_topic))
+    truth, held, solves = oracle.Oracle(4), dict[str, Any](), 0
+    of_vectors = [r for r in outputs if r.value is not None]  # a tombstone says nothing of its sequence
+    ends = {msgpack.unpackb(r.value)["sequence"]: r.offset for r in of_vectors}
+    for sequence, end in sorted(ends.items()):
+        if sequence > 3_000 - 300 - 2 * 50:
+            break
+        while truth.sequence < sequence:
+            truth.apply(next(told).value)
+        oracle.table(((r.key, r.value) for r in outputs if r.offset <= end), held)
+        exact = truth.exact()
+        for node, vector in exact.items():
+            assert abs(held[node] - vector).max() <= given.accuracy[0], (sequence, node)
+        solves += 1
+    assert solves
+
+
 async def require_true(settings: Settings, told: list[dict[str, Any]]) -> None:
     """Each against the oracle's graph at its event offsets, and the table at its output offsets."""
     events = await read_all(settings, settings.events_topic)
