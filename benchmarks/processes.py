@@ -127,7 +127,9 @@ class Worker:
         tasks = Path(f"/proc/{self._process.pid}/task")
         loop = tasks / str(self._process.pid) / "stat"
         others = [task / "stat" for task in tasks.iterdir() if task.name != str(self._process.pid)]
-        kernel = max(others, key=_seconds)
+        before = [_seconds(other) for other in others]
+        time.sleep(0.5)
+        kernel = max(zip(others, before, strict=True), key=lambda one: _seconds(one[0]) - one[1])[0]
         looks = []
         begun = time.monotonic()
         while time.monotonic() < begun + 1:
