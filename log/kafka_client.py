@@ -223,6 +223,20 @@ async def shut_down(
     await _end({closing, *_tasks_of([*owners, client])})
 
 
+async def uncut(opening: Coroutine[Any, Any, None]) -> None:
+    """To its end, also when cancelled meanwhile: aiokafka forgets a connection that is being opened then.
+
+    Within a bound: who cancels is not kept waiting for a broker that does not answer.
+    """
+    task = asyncio.create_task(opening)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        await _end({task})
+        raise
+
+
 async def _end(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()

@@ -20,7 +20,7 @@ from .interface import (
     unknown_topic,
 )
 from .kafka_admin import KafkaAdmin
-from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down, translated
+from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down, translated, uncut
 from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, check_seek, limits_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class KafkaReader:
         self._consumer = consumer
         try:
             with translated(f"starting to read {self.topic!r}"):
-                await self._assign(consumer)
+                await uncut(self._assign(consumer))
         except BaseException:
             await self.close()
             raise
@@ -73,6 +73,8 @@ class KafkaReader:
         count = await self._partition_count(consumer)
         self._places = {number: TopicPartition(self.topic, number) for number in range(count)}
         consumer.assign(list(self._places.values()))
+        # Until the first poll: a fetch at the end of a topic keeps every other question waiting for half a second.
+        consumer.pause(*self._places.values())
         self.seek(await self.beginning_offsets())
         self._looked = time.monotonic()
 
@@ -116,6 +118,7 @@ class KafkaReader:
         consumer = self._started
         if time.monotonic() - self._looked > 1.0:  # the last answers may be old because nobody has asked
             self._heard.clear()
+        consumer.resume(*consumer.paused())
         with translated(f"reading {self.topic!r}"):
             fetched = await consumer.getmany(timeout_ms=int(timeout * 1000), max_records=max_records)
             for number, place in self._places.items():

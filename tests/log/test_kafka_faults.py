@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,6 +207,38 @@ async def test_nobody_at_the_address():
         with pytest.raises(LogUnavailableError, match=r"127\.0\.0\.1:1.*Connection refused.*localhost:2"):
             await start()
     await log.close()
+
+
+async def test_nothing_is_fetched_before_the_first_poll(impatient: Place):
+    """At the end of a topic the broker holds a fetch back for half a second, and every question after it."""
+    topic = await impatient.new_topic()
+    writer = await impatient.started(impatient.log.writer())
+    await writer.append(topic, 0, messages("a"))
+    reader = await impatient.started(impatient.log.reader(topic, "read_committed"))
+    for _ in range(3):
+        assert await reader.end_offsets() == {0: 1}
+    assert reader.known_ends() == {0: 0}, "no fetch has told the end"
+    assert values(await reader.poll(10, 10)) == [b"a"]
+    assert reader.known_ends() == {0: 1}
+
+
+async def test_a_start_that_is_cancelled_leaves_no_connection(impatient: Place):
+    topic = await impatient.new_topic()
+    before = mine()
+    for turns in range(40):
+        reader = impatient.log.reader(topic, "read_committed")
+        starting = asyncio.create_task(reader.start())
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        await reader.close()
+    assert mine() - before == set()
+    with warnings.catch_warnings(record=True) as lost:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(one.message) for one in lost] == []
 
 
 async def test_start_and_stop_leave_no_tasks(impatient: Place):
