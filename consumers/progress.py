@@ -21,7 +21,7 @@ logger = logging.getLogger("dgdm.consumers")
 
 BEHIND = 200  # records before the end where the search for the last one begins
 WIDER = 32  # times further back for each search in vain
-MARKERS = 0.1  # seconds one read waits near the end: what stands there may be markers, which are no records
+MARKERS = 0.02  # seconds one read waits near the end: what stands there may be markers, which are no records
 RETRY = 0.5  # seconds until a log that did not answer is asked again
 
 

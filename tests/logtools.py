@@ -50,7 +50,7 @@ async def read_to_end(reader: LogReader, to: Mapping[int, int] | None = None) ->
     deadline = time.monotonic() + PATIENCE
     while any(reader.positions()[p] < end for p, end in ends.items()):
         assert time.monotonic() < deadline, f"{reader.positions()} does not reach {ends}"
-        found += await reader.poll(5000, 0.2)
+        found += await reader.poll(5000, 0.02)
     return found
 
 

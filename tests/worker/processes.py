@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from template import shared_template
 
 from dgdm.connections import connect_log, connect_store
+from dgdm.consumers.progress import MARKERS
 from dgdm.log.topics import create_topics, plans
 from dgdm.settings import Settings
 
@@ -156,7 +157,7 @@ async def read_all(settings: Settings, topic: str, isolation: Any = "read_commit
         end = await reader.end_offsets()
         records: list[Any] = []
         while any(reader.positions().get(p, 0) < e for p, e in end.items()):
-            records += await reader.poll(10_000, 1.0)
+            records += await reader.poll(10_000, MARKERS)
         return records
     finally:
         await reader.close()

@@ -12,7 +12,7 @@ from processes import until
 from streams import Stored, read_store
 
 from dgdm.connections import connect_log, connect_store
-from dgdm.consumers.progress import read_progress
+from dgdm.consumers.progress import MARKERS, read_progress
 from dgdm.log import Isolation, Log, Record
 from dgdm.settings import Settings
 
@@ -109,7 +109,7 @@ class Truth:
             end = await reader.end_offsets()
             records: list[Record] = []
             while any(reader.positions().get(p, 0) < e for p, e in end.items()):
-                records += await reader.poll(10_000, 1.0)
+                records += await reader.poll(10_000, MARKERS)
             self._positions[topic, isolation] = reader.positions()
             return records
         finally:
