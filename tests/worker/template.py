@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -166,7 +167,9 @@ if __name__ == "__main__":
     from dgdm import cli
     from dgdm.state.warming import warm_up
 
-    importlib.import_module("dgdm.worker")
+    for name in ("dgdm.worker", "dgdm.log.kafka", "dgdm.state.redis_store"):
+        importlib.import_module(name)
     for directed in (False, True):
         warm_up(directed)
+    gc.freeze()  # else each child copies all this memory, page by page, for its collector to look at when it ends
     become(serve())
