@@ -20,7 +20,16 @@ def _digest(room: str) -> str:
     return hashlib.sha256(b"".join(files(room).joinpath(name).read_bytes() for name in sources)).hexdigest()
 
 
+def _by_its_own_name(function: Any) -> None:
+    """Numba keeps machine code by the path of its source: the same one, whatever link it was imported by."""
+    package, _, name = function.__module__.rpartition(".")
+    if package:
+        source: Any = files(package).joinpath(f"{name}.py")
+        function.__code__ = function.__code__.replace(co_filename=str(source.resolve()))
+
+
 def _compiled(function: Function, **options: Any) -> Function:
+    _by_its_own_name(function)
     # Kernels allocate nothing: counting references to some forty arrays would cost more than what they do.
     options |= {"_nrt": False, "no_cfunc_wrapper": True}
     compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", **options)(function)
