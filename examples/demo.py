@@ -283,6 +283,7 @@ class _Acts:
         meter.kills += 1
         at = time.monotonic()
         await self._worker.kill()
+        self._replay.forget_worker()
         self._screen.say(f"kill -9 at event {meter.sent:,}: the worker is gone. Starting it again.")
         meter.state = "recovering"
         self._worker.start()

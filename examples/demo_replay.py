@@ -116,9 +116,12 @@ class Replay:
             await self._wait(self._read)
         return progress
 
-    async def first_progress(self) -> None:
-        """Wait for a sign of life of the worker that is running now."""
+    def forget_worker(self) -> None:
+        """It is dead: what progress says from now on is its successor's."""
         self.meter.progress, self._after = None, int(time.time() * 1000)
+
+    async def first_progress(self) -> None:
+        """Wait for a sign of life of the worker that was started last, which may have come before."""
         while self.meter.progress is None:
             await self._wait(self._progressed)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import poll_until
 
 from dgdm.consumers.embeddings import EmbeddingStream
 from dgdm.examples.demo import run_demo
 from dgdm.examples.flight_data import load_year
+from dgdm.examples.flight_stories import stories
 from dgdm.examples.flights import hourly_features, stream
 from dgdm.log import LogError, open_log
 from dgdm.state.store import StoreError
@@ -68,7 +70,14 @@ async def test_a_week_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
 async def test_nothing_is_left_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However late it is to listen: the worker has said all it has to say by then, and is idle."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def late(*given: Any) -> Any:
+        poll_until(lambda: any('"serving"' in log.read_text() for log in tmp_path.glob("*/worker.log")), 120)
+        return stories(*given)
+
+    monkeypatch.setattr("dgdm.examples.demo.stories", late)
     await run_demo(days=2)
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - no Path method in a coroutine
     assert processes_of(tmp_path) == []
