@@ -6,8 +6,10 @@ import numpy as np
 
 from .arrays import CHUNK_BITS, Floats, GraphArrays, Ints, Rows
 from .compile import inline, kernel
+from .vector import prefetch
 
 CHUNK = 1 << CHUNK_BITS
+AHEAD = 8  # rows
 
 
 def gather_arcs(g: GraphArrays, rows: Rows, everything: bool) -> tuple[Rows, Ints, Rows, Floats, Rows]:
@@ -50,7 +52,12 @@ def _copy(
 ) -> None:
     a = g.rows
     i, at, j = 0, 0, 0
-    for u in rows:
+    for r in range(len(rows)):
+        if r + AHEAD < len(rows):  # lists lie anywhere: most of the time would go into waiting for them
+            coming = 2 * a.offset[rows[r + AHEAD]]
+            prefetch(a.words, coming)
+            prefetch(a.words, coming + 16)
+        u = rows[r]
         held = _chunks(a.length[u])
         for c in range(held):
             if everything or _wanted(g, u, c):
