@@ -1,6 +1,7 @@
 """Rows, vectors and chunks of arcs as bytes, the same in every store. All numbers are little-endian.
 
-A vector is F float32; a chunk of k arcs is k targets (int32) and then their k weights (float32).
+A vector is F float32; a chunk of k arcs is k targets (int32) and then their k weights (float32); raw features are the 8
+bytes of their encoder's digest and then float32.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from .store import MAX_COMMIT_BYTES, Meta, StoreChanges, StoredArcs, StoredRows, StoreError, StoreFormatError
+from .store import (
+    MAX_COMMIT_BYTES,
+    Meta,
+    StoreChanges,
+    StoredArcs,
+    StoredRaw,
+    StoredRows,
+    StoreError,
+    StoreFormatError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +95,16 @@ def _target_words(ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArra
 def unpack_rows(fields: Sequence[bytes], values: Sequence[bytes], features: int) -> StoredRows:
     """Rows and their vectors. Raises StoreFormatError."""
     return StoredRows(unpack_fields(fields, 1).reshape(-1), unpack_vectors(values, features))
+
+
+def unpack_raw(rows: NDArray[np.int32], values: Sequence[bytes], raw_features: int) -> StoredRaw:
+    """Rows and their raw features. Raises StoreFormatError when one has another width."""
+    width = 2 + raw_features
+    if any(len(value) != 4 * width for value in values):
+        raise StoreFormatError(
+            f"a stored row has not the {raw_features} raw features that the graph's meta promises"
+        )
+    return StoredRaw(rows, unpack_fields(values, width))
 
 
 def unpack_vectors(values: Sequence[bytes], features: int) -> NDArray[np.float32]:

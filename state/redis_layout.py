@@ -7,6 +7,7 @@
     {dgdm:GRAPH}:GEN:keys          set of the keys below that exist, without their prefix
     {dgdm:GRAPH}:GEN:features:B    hash of rows B·2^16 … : row (4 bytes) → F float32
     {dgdm:GRAPH}:GEN:vectors:B     the same
+    {dgdm:GRAPH}:GEN:raw:B         hash of rows: row → encoder's digest (8 bytes), float32 before it
     {dgdm:GRAPH}:GEN:arcs:B        hash: row, chunk (8 bytes) → targets, weights
     {dgdm:GRAPH}:GEN:ids:C         hash of the ids with crc32 ≡ C mod 256: id → row (4 bytes)
 
@@ -89,10 +90,14 @@ class Writes:
         self._delete("ids", _id_buckets(freed_ids), freed_ids)
         self._delete("features", changes.freed_rows >> ROW_BITS, freed)
         self._delete("vectors", changes.freed_rows >> ROW_BITS, freed)
+        if changes.meta.raw_features:
+            self._delete("raw", changes.freed_rows >> ROW_BITS, freed)
         self._delete("arcs", _chunk_buckets(changes.freed_chunks), packing.pack_fields(changes.freed_chunks))
         self._set("ids", _id_buckets(ids), joined(ids), spans_of(_little(changes.id_rows)))
         self._set_rows("features", changes.feature_rows, changes.features)
         self._set_rows("vectors", changes.vector_rows, changes.vectors)
+        raw = spans_of(_little(changes.raw))
+        self._set("raw", changes.raw_rows >> ROW_BITS, spans_of(_little(changes.raw_rows)), raw)
         words = packing.chunk_words(changes.chunk_ends, changes.targets, changes.weights)
         arcs = Spans(words.view(np.uint8), 8 * changes.chunk_ends)
         self._set("arcs", _chunk_buckets(changes.chunks), spans_of(_little(changes.chunks)), arcs)

@@ -32,6 +32,7 @@ from .store import (
     StoreChanges,
     StoreConflictError,
     StoredArcs,
+    StoredRaw,
     StoredRows,
     StoreError,
     StoreFormatError,
@@ -178,6 +179,12 @@ class RedisStore:
     def vectors(self) -> Iterator[StoredRows]:
         return self._rows("vectors")
 
+    def raw(self) -> Iterator[StoredRaw]:
+        meta = self.meta()
+        width = meta.raw_features if meta else 0
+        for fields, values in self._scan("raw") if width else ():
+            yield packing.unpack_raw(packing.unpack_fields(fields, 1).reshape(-1), values, width)
+
     def arcs(self) -> Iterator[StoredArcs]:
         for fields, values in self._scan("arcs"):
             yield packing.unpack_chunks(packing.unpack_fields(fields, 2), values)
@@ -254,17 +261,9 @@ class RedisStore:
         )
 
     def _header_command(self, owner: Owner, generation: str, meta: bytes | None = None) -> Command:
-        fields = (
-            "token",
-            owner.token,
-            "sequence",
-            owner.sequence,
-            "format",
-            FORMAT,
-            "generation",
-            generation,
-        )
-        return ("HSET", self._keys.meta, *fields, *(("meta", meta) if meta is not None else ()))
+        who = ("token", owner.token, "sequence", owner.sequence)
+        what = ("format", FORMAT, "generation", generation, *(("meta", meta) if meta is not None else ()))
+        return ("HSET", self._keys.meta, *who, *what)
 
     def _watch(self, session: Session, expected: Owner | None, *more: str) -> _Header | None:
         """Watch the meta (and `more`), and require its owner to be `expected`."""

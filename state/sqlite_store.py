@@ -25,6 +25,7 @@ from .store import (
     StoreChanges,
     StoreConflictError,
     StoredArcs,
+    StoredRaw,
     StoredRows,
     StoreError,
     StoreFormatError,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 PAGE = 4096
 """Rows read, or deleted, at a time."""
 
-_TABLES = ("features", "vectors", "arcs", "ids")
+_TABLES = ("features", "raw", "vectors", "arcs", "ids")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS graphs (
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS graphs (
 CREATE TABLE IF NOT EXISTS spaces (
     space INTEGER PRIMARY KEY AUTOINCREMENT, graph TEXT NOT NULL, role TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS features (
+    space INTEGER, field INTEGER, value BLOB, PRIMARY KEY (space, field)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS raw (
     space INTEGER, field INTEGER, value BLOB, PRIMARY KEY (space, field)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS vectors (
     space INTEGER, field INTEGER, value BLOB, PRIMARY KEY (space, field)) WITHOUT ROWID;
@@ -161,6 +164,12 @@ class SqliteStore:
 
     def vectors(self) -> Iterator[StoredRows]:
         return self._rows("vectors")
+
+    def raw(self) -> Iterator[StoredRaw]:
+        meta = self.meta()
+        width = meta.raw_features if meta else 0
+        for fields, values in self._pages("raw") if width else ():
+            yield packing.unpack_raw(np.array(fields, np.int32), values, width)
 
     def arcs(self) -> Iterator[StoredArcs]:
         for fields, values in self._pages("arcs"):
@@ -340,10 +349,12 @@ def _write(db: sqlite3.Connection, space: int, changes: StoreChanges) -> None:
     freed = changes.freed_rows.tolist()
     delete("ids", (name.encode() for name in changes.freed_ids))
     delete("features", freed)
+    delete("raw", freed if changes.meta.raw_features else [])
     delete("vectors", freed)
     delete("arcs", _chunk_fields(changes.freed_chunks))
     insert("ids", (name.encode() for name in changes.ids), changes.id_rows.tolist())
     insert("features", changes.feature_rows.tolist(), packing.pack_vectors(changes.features))
+    insert("raw", changes.raw_rows.tolist(), packing.pack_fields(changes.raw))
     insert("vectors", changes.vector_rows.tolist(), packing.pack_vectors(changes.vectors))
     arcs = packing.pack_chunks(changes.chunk_ends, changes.targets, changes.weights)
     insert("arcs", _chunk_fields(changes.chunks), arcs)

@@ -10,11 +10,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
+
+
+def _no_words() -> NDArray[np.int32]:
+    return np.empty((0, 0), np.int32)
+
+
+def _no_rows() -> NDArray[np.int32]:
+    return np.empty(0, np.int32)
+
 
 FORMAT = 1
 """Version of the layout; a store of another one is refused."""
@@ -97,6 +107,8 @@ class Meta:
     owed_tombstones: list[str] = field(default_factory=list)
     nodes: int = 0
     arcs: int = 0
+    raw_features: int = 0  # columns that an encoder takes; 0: features are those of the events
+    encoders: dict[str, int] = field(default_factory=dict)  # nodes by the digest of who encoded them
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,8 @@ class StoreChanges:
     chunk_ends: NDArray[np.int64]  # [f]: end of each chunk in the two columns below
     targets: NDArray[np.int32]
     weights: NDArray[np.float32]
+    raw_rows: NDArray[np.int32] = field(default_factory=_no_rows)  # [g]
+    raw: NDArray[np.int32] = field(default_factory=_no_words)  # [g, 2 + raw features]: digest, then float32
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +140,8 @@ class StoreChanges:
             self.freed_rows.nbytes + self.id_rows.nbytes + self.feature_rows.nbytes + self.vector_rows.nbytes
         )
         arcs = self.freed_chunks.nbytes + self.chunks.nbytes + self.targets.nbytes + self.weights.nbytes
-        return sum(map(len, names)) + rows + arcs + self.features.nbytes + self.vectors.nbytes
+        raw = self.raw_rows.nbytes + self.raw.nbytes
+        return sum(map(len, names)) + rows + arcs + self.features.nbytes + self.vectors.nbytes + raw
 
 
 class StoredRows(NamedTuple):
@@ -134,6 +149,13 @@ class StoredRows(NamedTuple):
 
     rows: NDArray[np.int32]  # [k]
     values: NDArray[np.float32]  # [k, F]
+
+
+class StoredRaw(NamedTuple):
+    """Rows and their raw features, as loaded."""
+
+    rows: NDArray[np.int32]  # [k]
+    words: NDArray[np.int32]  # [k, 2 + raw features]: the encoder's digest, then float32
 
 
 class StoredArcs(NamedTuple):
@@ -199,6 +221,9 @@ class GraphStore(Protocol):
 
     def vectors(self) -> Iterator[StoredRows]:
         """All published vectors, in batches."""
+
+    def raw(self) -> Iterator[StoredRaw]:
+        """All raw features, in batches; none without an encoder."""
 
     def arcs(self) -> Iterator[StoredArcs]:
         """All arcs, in batches."""

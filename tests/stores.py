@@ -252,10 +252,11 @@ def changes(
     features: dict[int, list[float]] | None = None,
     vectors: dict[int, list[float]] | None = None,
     arcs: dict[tuple[int, int], dict[int, float]] | None = None,
+    raw: dict[int, list[int]] | None = None,
 ) -> StoreChanges:
     """StoreChanges from plain Python: rows → vectors, (row, chunk) → {target: weight}."""
     meta = meta or some_meta()
-    ids, features, vectors, arcs = ids or {}, features or {}, vectors or {}, arcs or {}
+    ids, features, vectors, arcs, raw = ids or {}, features or {}, vectors or {}, arcs or {}, raw or {}
 
     def rows(of: object) -> np.ndarray:
         return np.array(list(of), np.int32)  # type: ignore[call-overload]
@@ -278,12 +279,14 @@ def changes(
         chunk_ends=np.cumsum([len(chunk) for chunk in arcs.values()], dtype=np.int64),
         targets=rows([target for chunk in arcs.values() for target in chunk]),
         weights=np.array([weight for chunk in arcs.values() for weight in chunk.values()], np.float32),
+        raw_rows=rows(raw),
+        raw=np.array(list(raw.values()), np.int32).reshape(-1, 2 + meta.raw_features),
     )
 
 
 def contents(store: GraphStore) -> dict[str, dict]:
     """Everything in a store as plain dicts. An id, row or chunk that comes twice is an error."""
-    found: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}}
+    found: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}, "raw": {}}
 
     def add(kind: str, key: object, value: object) -> None:
         assert key not in found[kind], f"{kind} {key} twice"
@@ -296,6 +299,9 @@ def contents(store: GraphStore) -> dict[str, dict]:
         for rows, values in batches:
             for row, value in zip(rows.tolist(), values.tolist(), strict=True):
                 add(kind, row, value)
+    for rows, words in store.raw():
+        for row, value in zip(rows.tolist(), words.tolist(), strict=True):
+            add("raw", row, value)
     for chunks, ends, targets, weights in store.arcs():
         start = 0
         for chunk, end in zip(chunks.tolist(), ends.tolist(), strict=True):

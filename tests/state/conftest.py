@@ -29,7 +29,7 @@ def leftovers(store: GraphStore, store_url: str, server: RedisProcess | None) ->
         with sqlite3.connect(store_url.removeprefix("sqlite:///")) as db:
             spaces = {
                 space
-                for table in ("features", "vectors", "arcs", "ids")
+                for table in ("features", "raw", "vectors", "arcs", "ids")
                 for (space,) in db.execute(f"SELECT DISTINCT space FROM {table}")
             }
             current = {space for (space,) in db.execute("SELECT space FROM graphs")}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
-EMPTY: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}}
+EMPTY: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}, "raw": {}}
 FIRST = changes(
     ids={"a": 0, "b": 1},
     features={0: [1, 2, 3], 1: [4, 5, 6]},
@@ -182,6 +182,7 @@ def test_a_freed_row_is_written_again_in_the_same_commit(store: GraphStore) -> N
         "features": {0: [9, 9, 9], 1: [4, 5, 6]},
         "vectors": {1: [2, 2, 2]},
         "arcs": {(0, 0): {0: 3.0}},
+        "raw": {},
     }
     assert list(store.lookup(["a", "b", "new"])) == ["b"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
-EMPTY: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}}
+EMPTY: dict[str, dict] = {"ids": {}, "features": {}, "vectors": {}, "arcs": {}, "raw": {}}
 FIRST = changes(ids={"a": 0}, features={0: [1, 2, 3]}, vectors={0: [1, 1, 1]}, arcs={(0, 0): {0: 0.5}})
 SECOND = changes(ids={"c": 2}, features={2: [7, 8, 9]})
 

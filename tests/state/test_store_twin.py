@@ -18,6 +18,7 @@ ROWS = st.sampled_from([0, 1, 2, 65535, 65536, 2**31 - 1])
 NAMES = st.sampled_from(["a", "b", "c", "\x00", "é"])
 CHUNKS = st.tuples(ROWS, st.integers(0, 2))
 FLOATS = st.floats(width=32, allow_nan=False)
+WORDS = st.integers(-(2**31), 2**31 - 1)  # a digest of two, one raw feature
 VECTORS = st.lists(FLOATS, min_size=3, max_size=3)
 ARCS = st.dictionaries(ROWS, FLOATS, max_size=3)
 
@@ -35,6 +36,7 @@ class Step:
     features: dict[int, list[float]]
     vectors: dict[int, list[float]]
     arcs: dict[tuple[int, int], dict[int, float]]
+    raw: dict[int, list[int]]
 
     def arguments(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in ("rewrite", "stale")}
@@ -51,6 +53,7 @@ STEPS = st.builds(
     st.dictionaries(ROWS, VECTORS, max_size=3),
     st.dictionaries(ROWS, VECTORS, max_size=3),
     st.dictionaries(CHUNKS, ARCS, max_size=3),
+    st.dictionaries(ROWS, st.lists(WORDS, min_size=3, max_size=3), max_size=3),
 )
 
 
@@ -62,6 +65,7 @@ class Twin:
     features: dict = field(default_factory=dict)
     vectors: dict = field(default_factory=dict)
     arcs: dict = field(default_factory=dict)
+    raw: dict = field(default_factory=dict)
 
     def apply(self, step: Step) -> None:
         if step.rewrite:
@@ -71,12 +75,14 @@ class Twin:
         for row in step.freed_rows:
             self.features.pop(row, None)
             self.vectors.pop(row, None)
+            self.raw.pop(row, None)
         for chunk in step.freed_chunks:
             self.arcs.pop(chunk, None)
         self.ids |= step.ids
         self.features |= step.features
         self.vectors |= step.vectors
         self.arcs |= step.arcs
+        self.raw |= step.raw
 
     def lookup(self) -> dict[str, list[float]]:
         return {name: self.vectors[row] for name, row in self.ids.items() if row in self.vectors}
@@ -91,7 +97,7 @@ def test_a_store_equals_its_twin(store_url: str, steps: list[Step]) -> None:
         owner = store.take("A", None)
         twin = Twin()
         for number, step in enumerate(steps, 1):
-            batch = changes(some_meta(event_sequence=number), **step.arguments())
+            batch = changes(some_meta(event_sequence=number, raw_features=1), **step.arguments())
             after = Owner("A", owner.sequence + (0 if step.stale else 1))
             if step.stale:
                 with pytest.raises(StoreConflictError):
