@@ -1,7 +1,7 @@
 """The certificate of a live stream: one progress record, the graph up to it, the table up to it.
 
-The graph comes from the log, or from checkpoint and log where the log no longer begins at 0; the vectors come
-from the embeddings topic; nothing comes from the worker.
+The graph comes from the log, or from checkpoint and log where the log no longer begins at 0, or an encoder makes the
+features; the vectors come from the embeddings topic; nothing comes from the worker.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from .consumers.embeddings import EmbeddingStream
 from .consumers.events import EventSource
 from .consumers.progress import read_progress
 from .diffusion.exact import Certificate, certify
+from .models import cpu_encoder
 from .schemas.embeddings import Embedding
+from .state.encoding import Encoded, encode
 from .state.graph import GraphState
 from .state.loading import restore
+from .state.raw_features import RawFeatures
 from .state.solution import solve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from .log.interface import Log
     from .schemas.progress import Progress
     from .settings import Settings
-    from .state.store import GraphStore
+    from .state.store import GraphStore, Meta
 
 ATTEMPTS = 5
 SHOWN = 10  # columns, or ids of a list
@@ -98,6 +103,7 @@ class Audit:
 async def audit(settings: Settings, *, from_log: bool = False) -> Audit:
     """Take the last progress record and check it. Raises NothingToCertifyError, LogError, StoreError."""
     log, store = connect_log(settings), connect_store(settings)
+    found: Audit | None = None
     try:
         for _ in range(ATTEMPTS):
             progress = await read_progress(log, settings.progress_topic, settings.graph)
@@ -107,8 +113,13 @@ async def audit(settings: Settings, *, from_log: bool = False) -> Audit:
                 )
             graph = await _graph_at(settings, log, None if from_log else store, progress)
             if graph is not None:
-                return await _compare(settings, log, progress, graph)
+                found = await _compare(settings, log, progress, graph)
+                if found.holds or settings.encoder is None:
+                    return found
+                # rows that were encoded anew are in the checkpoint before a progress record speaks of them
             await asyncio.sleep(settings.progress_interval)
+        if found is not None:
+            return found
         raise NothingToCertifyError(
             "the checkpoint is ahead of every progress record: try again when events flow"
         )
@@ -131,8 +142,9 @@ async def _graph_at(
             known |= {name: getattr(stored, name) for name in ("alpha", "directed", "aggregate")}
         told = settings.model_copy(update=known)
         graph = GraphState(rules_of(told, stored), told.alpha)
+        encoded = await asyncio.to_thread(_encoder_of, settings, graph, stored)
         start = begin
-        if stored is not None and store is not None and any(begin.values()):
+        if stored is not None and store is not None and (any(begin.values()) or graph.raw is not None):
             if any(stored.event_offsets.get(p, 0) > end for p, end in progress.event_offsets.items()):
                 return None
             await asyncio.to_thread(restore, graph, store, stored)
@@ -149,7 +161,7 @@ async def _graph_at(
                 for record in batch.records
                 if record.offset < progress.event_offsets.get(record.partition, 0)
             ]
-            graph.apply(within, push=False)
+            graph.apply(within, push=False, encoded=None if encoded is None else encoded(within))
         if graph.sequence != progress.sequence:
             raise NothingToCertifyError(
                 f"up to that progress record the log holds {graph.sequence} events that can be applied, and the worker "
@@ -158,6 +170,32 @@ async def _graph_at(
         return graph
     finally:
         await source.close()
+
+
+def _encoder_of(
+    settings: Settings, graph: GraphState, stored: Meta | None
+) -> Callable[[list[bytes | None]], Encoded] | None:
+    """How events after the checkpoint become X, and the graph told of it; None where they carry X."""
+    if settings.encoder is None:
+        if stored is not None and stored.raw_features:
+            raise NothingToCertifyError(
+                "an encoder makes the features of this graph: give certify the worker's encoder"
+            )
+        return None
+    try:
+        encoder, width = cpu_encoder(settings.encoder)
+    except ValueError as error:
+        raise NothingToCertifyError(str(error)) from None
+    zeros = encoder.run(np.zeros((1, width), np.float32))
+    others = {} if stored is None else {d: n for d, n in stored.encoders.items() if n and d != zeros.digest}
+    if others:
+        raise NothingToCertifyError(
+            f"{sum(others.values())} nodes are as encoder {', '.join(others)} has them, and {settings.encoder} is "
+            f"{zeros.digest}: certify when all are encoded anew"
+        )
+    graph.raw = RawFeatures(width)
+    graph.raw.use(zeros.digest, graph.rules.scaled(zeros.outputs[0]), graph.rows())
+    return lambda values: encode(values, encoder, width, graph.rules)
 
 
 async def _compare(settings: Settings, log: Log, progress: Progress, graph: GraphState) -> Audit:

@@ -98,6 +98,8 @@ async def _store(settings: Settings) -> tuple[bool, str]:
     held = (
         "empty" if meta is None else f"{meta.nodes} nodes, {meta.arcs} arcs, sequence {meta.event_sequence}"
     )
+    if meta is not None and meta.raw_features:
+        held += "; encoded by " + ", ".join(f"{digest}: {count}" for digest, count in meta.encoders.items())
     return not any(f.fatal for f in found), "; ".join([f.message for f in found] + [held])
 
 

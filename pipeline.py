@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
     from .schemas.reasons import InvalidEvent
     from .settings import Settings
     from .state.checkpoint import Checkpoint, Report
+    from .state.encoding import Encoded, Encoding
     from .state.graph import GraphState, Publication
+    from .state.kernel_thread import KernelThread
     from .telemetry import Metrics
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 IDLE = 0.2  # seconds one poll waits for the first record
@@ -37,19 +37,12 @@ SOLVE_SHARE = 9  # times as long as a solve took, the next one is put off while 
 SLICE = 0.25  # seconds the kernel thread may push before the loop has its say again
 
 
-class KernelThread:
-    """The one thread that touches the arrays."""
+class _Read(NamedTuple):
+    """Records, their values, and what an encoder has made of them."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "dgdm-kernel")
-
-    async def __call__(self, function: Callable[[], T], /) -> T:
-        """Run it there."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
-
-    def close(self) -> None:
-        """Wait for what runs."""
-        self._pool.shutdown()
+    batch: EventBatch
+    values: list[bytes | None]
+    encoded: Encoded | None
 
 
 class _Turn(NamedTuple):
@@ -76,16 +69,17 @@ class Pipeline:
         stop: asyncio.Event,
         enter: Callable[[WorkerState], None],
         report: Report,
+        encoding: Encoding | None = None,
     ) -> None:
-        self._settings, self._graph, self._source = settings, graph, source
+        self._settings, self._graph, self._source, self._encoding = settings, graph, source, encoding
         self._sink, self._dead_letters, self._checkpoint = sink, dead_letters, checkpoint
         self._kernel, self._metrics, self._stop = kernel, metrics, stop
         self._enter, self._report = enter, report
-        self._polling: asyncio.Task[EventBatch] | None = None
+        self._polling: asyncio.Task[_Read] | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._arrived: list[Publication] = []  # acknowledged, and P has not followed yet
-        self._told: dict[int, int] | None = None  # event offsets of the last progress record
+        self._told: tuple[dict[int, int], int] | None = None  # by the last progress record: offsets, `remade`
         self._told_at = 0.0
         self._solved_at, self._solve_seconds = time.monotonic(), 0.0
         self._solving_since: float | None = None
@@ -93,8 +87,8 @@ class Pipeline:
         self._floor_told = False
         self._sealing: asyncio.Task[None] | None = None
         self._changed = False  # since the last checkpoint
-        width = graph.rules.features
-        self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // (8 * width + 512))
+        row = 8 * graph.rules.features + 512 + (0 if graph.raw is None else graph.raw.row_bytes)
+        self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // row)
         self._oldest: int | None = None  # timestamp of the first record no publication covers yet
 
     async def replay(self, tail: Tail, ends: Mapping[int, int]) -> None:
@@ -150,26 +144,33 @@ class Pipeline:
 
     # -- in
 
-    async def _next_batch(self) -> EventBatch:
+    async def _next_batch(self) -> _Read:
         """The next batch, or an empty one when something else is to be done first."""
         if self._polling is None:
-            self._polling = asyncio.create_task(self._source.poll(self._settings.batch, IDLE))
+            self._polling = asyncio.create_task(self._read())
+        behind = self._source.lag >= self._settings.catch_up
         # A backlog waits while a solve is under way: each batch of it would undo a part of the solve.
-        held = self._solving_since is not None and self._source.lag >= self._settings.catch_up
-        waiting: set[asyncio.Task[Any]] = set() if held else {self._polling}
+        held = self._solving_since is not None and behind
+        waiting: set[asyncio.Future[Any]] = set() if held else {self._polling}
         if self._publishing is not None:
             waiting.add(self._publishing)
+        if self._encoding is not None and not behind and (due := self._encoding.due) is not None:
+            waiting.add(asyncio.wrap_future(due))
         busy = self._graph.pending_count > 0 and not self._catching_up()
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         if waiting:
             await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if held or not self._polling.done():
-            return EventBatch((), {}, {})
-        task, self._polling = self._polling, None
-        batch = task.result()
-        # Read and decoded while the kernel works on this batch.
-        self._polling = asyncio.create_task(self._source.poll(self._settings.batch, IDLE))
-        return batch
+            return _Read(EventBatch((), {}, {}), [], None)
+        read = self._polling.result()
+        self._polling = asyncio.create_task(self._read())  # while the kernel works on this batch
+        return read
+
+    async def _read(self) -> _Read:
+        batch = await self._source.poll(self._settings.batch, IDLE)
+        values, encoding = [record.value for record in batch.records], self._encoding
+        encoded = await asyncio.to_thread(encoding.encode, values) if encoding and values else None
+        return _Read(batch, values, encoded)
 
     async def _stop_polling(self) -> None:
         if self._polling is not None:
@@ -177,24 +178,22 @@ class Pipeline:
             await asyncio.gather(self._polling, return_exceptions=True)
             self._polling = None
 
-    async def _advance(self, batch: EventBatch, *, push: bool, limit: int | None) -> None:
+    async def _advance(self, read: _Read, *, push: bool, limit: int | None) -> None:
         """One turn of the kernel thread, then what it asks of the loop.
 
         At most `limit` vectors are published: with 0 consumers hear how far and how exact it is, with None nothing.
         The log is asked for nothing until position and graph agree again: it may fail then.
         """
-        position, graph = self._checkpoint.position, self._graph
-        offsets = dict(batch.offsets) or position.event_offsets
-        before = graph.sequence
+        position, graph, batch = self._checkpoint.position, self._graph, read.batch
+        offsets, before = dict(batch.offsets) or position.event_offsets, graph.sequence
         self._settle()
-        values, limit = [r.value for r in batch.records], limit if self._publishing is None else None
+        limit = limit if self._publishing is None else None
         if batch.records:
             self._report(Step.PUSH, "before")
-        turn = await self._kernel(partial(self._turn, values, offsets, push=push, limit=limit))
+        turn = await self._kernel(partial(self._turn, read, offsets, push=push, limit=limit))
         if batch.records:
             self._report(Step.PUSH, "after")
-        if batch.records and self._oldest is None:
-            self._oldest = batch.records[0].timestamp
+            self._oldest = batch.records[0].timestamp if self._oldest is None else self._oldest
         if offsets != position.event_offsets:
             position.event_offsets = offsets
             self._changed = True
@@ -210,19 +209,21 @@ class Pipeline:
         refused = [(batch.records[index], error) for index, error in turn.refused]
         await self._dead_letters.put(self._source.topic, refused)
 
-    def _turn(
-        self, values: list[bytes | None], offsets: dict[int, int], *, push: bool, limit: int | None
-    ) -> _Turn:
+    def _turn(self, read: _Read | None, offsets: dict[int, int], *, push: bool, limit: int | None) -> _Turn:
         """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond."""
         graph, timed = self._graph, self._metrics.timed
         self._follow()
+        refused = []
         with timed("apply"):
-            refused = graph.apply(values, push=False).refused if values else []
+            if read is not None and read.values:
+                refused = graph.apply(read.values, push=False, encoded=read.encoded).refused
         if push:
+            if self._encoding is not None:
+                self._encoding.step()
             with timed("push"):
                 graph.push(Deadline.after(SLICE))
-        news = graph.moved_count or graph.owed_tombstones or (self._told != offsets and not self._too_soon())
-        if not news or limit is None:
+        untold = self._told != (offsets, graph.remade) and not self._too_soon()
+        if limit is None or not (graph.news or untold):
             return _Turn(refused, None)
         with timed("select"):
             return _Turn(refused, graph.gather(limit))
@@ -277,9 +278,8 @@ class Pipeline:
             await self._quiet()
             self._told_at = 0.0
             offsets = self._checkpoint.position.event_offsets
-            turn = await self._kernel(
-                partial(self._turn, [], offsets, push=False, limit=self._settings.publish_limit)
-            )
+            limit = self._settings.publish_limit
+            turn = await self._kernel(partial(self._turn, None, offsets, push=False, limit=limit))
             complete = turn.publication is None or turn.publication.complete
             self._publish(turn.publication, offsets)
         await self._quiet()
@@ -321,7 +321,7 @@ class Pipeline:
 
     async def _tell(self, publication: Publication, progress: Progress) -> None:
         await self._sink.publish_progress(progress)
-        self._told, self._told_at = progress.event_offsets, time.monotonic()
+        self._told, self._told_at = (progress.event_offsets, publication.remade), time.monotonic()
         self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
         if self._graph.floor_active and not self._floor_told:
@@ -334,7 +334,7 @@ class Pipeline:
     @property
     def _all_told(self) -> bool:
         """The last progress record covers everything read, also what was refused."""
-        return self._told == self._checkpoint.position.event_offsets
+        return self._told == (self._checkpoint.position.event_offsets, self._graph.remade)
 
     def _too_soon(self) -> bool:
         return time.monotonic() - self._told_at < self._settings.progress_interval

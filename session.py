@@ -15,14 +15,16 @@ from .consumers.progress import require_own_topic
 from .consumers.tail import read_tail
 from .log.interface import LogError
 from .log.topics import check_topics, plans
-from .pipeline import KernelThread, Pipeline
+from .pipeline import Pipeline
 from .producers.dead_letters import DeadLetterSink
 from .producers.embeddings import EmbeddingSink, Head, check_limits
 from .state.checkpoint import Checkpoint, Position, Report
 from .state.graph import GraphState
 from .state.id_table import ids_of
+from .state.kernel_thread import KernelThread
 from .state.lifecycle import Step, WorkerState
 from .state.loading import restore
+from .state.raw_features import RawFeatures
 from .state.recovery import (
     LogBounds,
     output_was_lost,
@@ -36,6 +38,7 @@ from .state.store import GraphStore, LastRecord, Meta, Owner
 if TYPE_CHECKING:
     from .log.interface import Log, LogReader
     from .settings import Settings
+    from .state.encoding import Encoding
     from .telemetry import Metrics
 
 log = structlog.get_logger()
@@ -106,8 +109,8 @@ class Session:
             await self._pipeline.close()
         await asyncio.gather(self._source.close(), self._letters.close(), *(w.close() for w in self._writers))
 
-    async def load(self, store: GraphStore, owner: Owner) -> Held:
-        """The graph as the store has it."""
+    async def load(self, store: GraphStore, owner: Owner, raw_features: int) -> Held:
+        """The graph as the store has it; of so many `raw_features` an encoder makes its features, 0 for none."""
         settings = self._settings
         self._report(Step.LOAD, "before")
         stored = await asyncio.to_thread(store.meta)
@@ -121,8 +124,10 @@ class Session:
             alpha=settings.alpha,
             accuracy=rules.accuracy.tolist(),
             offset=rules.offset.tolist(),
+            raw_features=raw_features,
         )
         graph, position = GraphState(rules, settings.alpha), Position()
+        graph.raw = RawFeatures(raw_features) if raw_features else None
         if stored is not None:
             require_same_graph(stored, meta)
             await self._kernel(lambda: restore(graph, store, stored))
@@ -146,7 +151,12 @@ class Session:
         return Held(graph, checkpoint, letters)
 
     async def attach(
-        self, held: Held, head: Head | None, stop: asyncio.Event, enter: Callable[[WorkerState], None]
+        self,
+        held: Held,
+        head: Head | None,
+        encoding: Encoding | None,
+        stop: asyncio.Event,
+        enter: Callable[[WorkerState], None],
     ) -> Pipeline:
         """Go on where the graph stands, until all is announced: what was sent since the last commit is unknown."""
         self._sink.head = head
@@ -183,6 +193,7 @@ class Session:
             stop=stop,
             enter=enter,
             report=self._report,
+            encoding=encoding,
         )
         await self._pipeline.replay(tail, bounds.end)
         return self._pipeline

@@ -203,6 +203,18 @@ class Settings(BaseSettings):
         description="A model of rows (`.tflite`) that takes a node's vector: what it makes of each that is "
         "published goes to `predictions_topic`. Needs the extra `tpu`.",
     )
+    encoder: FilePath | None = Field(
+        None,
+        description="A model of rows (`.tflite`) that makes a node's features of what events carry: they have as many "
+        "columns as it takes, and `features` is how many it gives. The stored graph is one with an encoder, or without. "
+        "Needs the extra `tpu`.",
+    )
+    head_golden: FilePath | None = Field(
+        None,
+        description="Rows (`.npz`: `features`, `expected`) that a head must answer within 10 % before it serves, at a start and "
+        "when its file is taken up again.",
+    )
+    encoder_golden: FilePath | None = Field(None, description="The same for an encoder.")
     predictions_topic: str = Field(
         "dgdm.predictions", description="Compacted topic of predictions; there only with a `head`."
     )

@@ -132,7 +132,7 @@ class Metrics:
         self.memory = Gauge(
             "dgdm_memory_bytes",
             "Memory in use, by structure: vectors (features, embeddings, residuals, published), rows (what is known of each "
-            "beside those), arcs (lists with their slack and the indexes of hubs), ids.",
+            "beside those), arcs (lists with their slack and the indexes of hubs), ids, and raw (features before an encoder).",
             ["structure"],
             registry=r,
         )

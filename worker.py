@@ -21,9 +21,9 @@ import structlog
 from .connections import connect_log, connect_store, rules_of
 from .log.interface import LogError, LogUnavailableError, ProducerFencedError
 from .models import Models
-from .pipeline import KernelThread
 from .session import Held, Session, require_topics
 from .state.checkpoint import FencedError, Report
+from .state.kernel_thread import KernelThread
 from .state.lease import LeaseKeeper, wait_for_lease
 from .state.lifecycle import Step, WorkerState, require_successor
 from .state.recovery import take_ownership
@@ -68,6 +68,8 @@ class Worker:
         self._keeper: LeaseKeeper | None = None
         self._kernel = KernelThread()
         self._models: Models | None = None
+        self._renewals: set[asyncio.Task[None]] = set()
+        self._renewing = asyncio.Lock()
         self._owner: Owner | None = None  # as of the taking
         self._held: Held | None = None
         self._away_since: float | None = None  # when log or store failed, until it serves again
@@ -80,6 +82,24 @@ class Worker:
             os._exit(1)
         self._stop.set()
         self._thread_stop.set()
+
+    def renew(self) -> None:
+        """Take the files of the models up again; events are served meanwhile."""
+        task = asyncio.create_task(self._renew())
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _renew(self) -> None:
+        async with self._renewing:
+            if self._models is not None:
+                for tell in await asyncio.to_thread(self._models.renew):
+                    await self._kernel(tell)
+
+    async def _end_renewals(self) -> None:
+        renewals = list(self._renewals)
+        for task in renewals:
+            task.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
 
     async def run(self) -> Exit:
         """Serve until stopped; the exit code says why it ended."""
@@ -100,6 +120,7 @@ class Worker:
             await self._warm_up()
             return await self._live(events, store)
         finally:
+            await self._end_renewals()
             if self._held is not None:
                 await self._held.checkpoint.abandon()
             if self._keeper is not None:
@@ -112,7 +133,7 @@ class Worker:
             if server is not None:
                 await asyncio.to_thread(server[0].shutdown)
                 server[0].server_close()
-            for name in (signal.SIGTERM, signal.SIGINT):
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(name)
             log.info("worker_closed", message=f"closed after {self.state}", token=self.token)
 
@@ -136,6 +157,8 @@ class Worker:
         except ValueError as error:
             log.error("refused", message=str(error))  # noqa: TRY400 - a sentence, not a traceback
             return False
+        if self._models.wanted:  # else it ends the process, as ever
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.renew)
         return True
 
     async def _warm_up(self) -> None:
@@ -208,15 +231,16 @@ class Worker:
         owner = await self._own(events, store)
         if owner is None:
             return
-        assert self._models is not None
+        models = self._models
+        assert models is not None
         await session.start()
         if self._held is None:
-            self._held = await session.load(store, owner)
-            await asyncio.to_thread(self._models.attach, self._held.graph)
-        pipeline = await session.attach(self._held, self._models.head, self._stop, self._enter)
-        if self._models.head is not None and not self._models.told:
+            self._held = await session.load(store, owner, models.raw_features)
+            await asyncio.to_thread(models.attach, self._held.graph)
+        pipeline = await session.attach(self._held, models.head, models.encoding, self._stop, self._enter)
+        if models.head is not None and not models.told:
             await session.predict_anew(self._held, self._stop)
-            self._models.told = True
+            models.told = True
         if not self._stop.is_set():
             self._enter(WorkerState.SERVING)
             self._away_since, self._pause = None, SHORTEST_PAUSE

@@ -104,7 +104,7 @@ class GraphArrays(NamedTuple):
     generation: Rows  # how often the row has been freed
     alive: Bytes
     announced: Bytes  # consumers hold P
-    unknown: Bytes  # consumers hold something else: publish in any case
+    unknown: Bytes  # publish in any case: 1, consumers hold something else; 2, P, and it is to be sent again
     dirty: Bytes
     moved_mark: Bytes
     rows: Adjacency

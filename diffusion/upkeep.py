@@ -56,7 +56,7 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
 
 @kernel
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
-    """Rows to publish: moved by more than τ, never announced, or unknown; the rest leave the list.
+    """Rows to publish: moved by more than τ, never announced, unknown or asked for; the rest leave the list.
 
     Rows beyond `limit` stay in it. Not while a publication is in flight: its acknowledgement moves P.
     """
@@ -69,7 +69,7 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             prefetch(g.P, ahead)
         u = g.moved[i]
         wanted = g.alive[u] == 1 and (
-            g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(g.H, g.P, u) > tau
+            g.announced[u] == 0 or g.unknown[u] != 0 or largest_difference(g.H, g.P, u) > tau
         )
         if wanted and count == limit:
             g.moved[kept] = u

@@ -90,10 +90,16 @@ WORKER: Final = "`dgdm worker`, and `dgdm up` once its topics are there, end wit
 SECOND: Final = "A second SIGTERM or Ctrl-C ends a worker at once, with 1; that is as safe as kill -9."
 
 WAYS: Final = {
+    "encoded_anew": "Nothing.",
+    "encoding_anew": "Nothing: `dgdm_encoded_nodes` says how far it is.",
+    "encoding_kept": "A coarser accuracy, `allow_floor`, or another encoder. It is tried again at the next start.",
     "float32_floor": "Coarser accuracy or smaller features: [tuning](tuning.md).",
     "group_offsets": "Nothing but lag tools needs it. For them: read on the group, as [operating](operating.md) says.",
     "fenced": "Nothing, when a standby took over. Else find the second worker.",
     "lease_wait": "A standby waits with it, every start for a moment. For long: another worker serves, or the store is away.",
+    "model_refused": "Nothing at once. Put a good file in its place before the next start, and send SIGHUP again.",
+    "model_swapped": "Nothing.",
+    "model_unchanged": "Nothing. Was the file replaced before SIGHUP was sent?",
     "outage": "The worker exits with 75: its supervisor starts it again.",
     "recovering": "Nothing when it is rare: it goes back to its last checkpoint and on from there.",
     "region_not_baked": "Nothing: the region is slower until it is baked again.",

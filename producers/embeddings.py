@@ -29,14 +29,27 @@ LONGEST_NUMBER = -1.17549435e-38  # as JSON it has as many characters as any flo
 LAST_MOMENT = 2**63 - 1
 
 
+class Answer(Protocol):
+    """What one version of a head made of some vectors."""
+
+    @property
+    def outputs(self) -> NDArray[np.float32]:
+        """[k, out]."""
+
+    @property
+    def name(self) -> str:
+        """Of the head."""
+
+    @property
+    def digest(self) -> str:
+        """Of the version."""
+
+
 class Head(Protocol):
-    """A model of vectors."""
+    """A model of vectors, whose versions may be swapped while it is asked."""
 
-    name: str
-    digest: str
-
-    def run(self, x: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """x [k, F] → [k, out]."""
+    def run(self, x: NDArray[np.float32], /) -> Answer:
+        """x [k, F] → [k, out], all by one version."""
 
 
 class EmbeddingSink:
@@ -91,9 +104,9 @@ class EmbeddingSink:
         head, topic = self.head, self._predictions_topic
         if head is None or topic is None:
             return
-        outputs = await asyncio.to_thread(head.run, vectors)
-        now = int(time.time() * 1000)
-        values = encode_predictions(ids, outputs, (head.name, head.digest), sequence, now, self._encoding)
+        answer = await asyncio.to_thread(head.run, vectors)
+        now, model = int(time.time() * 1000), (answer.name, answer.digest)
+        values = encode_predictions(ids, answer.outputs, model, sequence, now, self._encoding)
         await self._write(topic, ids, values, tombstones)
 
     async def _write(

@@ -143,6 +143,16 @@ def apply_events(
     return len(c.kind), NO_WANT, sure
 
 
+@kernel
+def change_features(
+    g: GraphArrays, rows: Rows, x: Floats, peak: Floats, alpha: float, epsilon: float
+) -> None:
+    """X of `rows` [k] becomes x [k, F], as the arrays hold it."""
+    for i in range(len(rows)):
+        _raise_peak(peak, x[i])
+        set_features(g, rows[i], x[i], alpha, epsilon)
+
+
 @inline
 def _first(ids: IdTable, c: Columns, b: Batch, i: int, sure: bool) -> int:
     if sure and b.rows[i, 0] != NOBODY:

@@ -13,6 +13,7 @@ from ..diffusion.gather import gather_arcs
 from ..diffusion.upkeep import clean
 from .graph import GraphState
 from .id_table import ids_of
+from .raw_features import RawFeatures
 from .store import Meta, StoreChanges
 
 REWRITE_ROWS = 1 << 16
@@ -40,6 +41,8 @@ def collect(graph: GraphState, meta: Meta) -> StoreChanges:
         ids=ids_of(graph.ids, dirty[born]),
         id_rows=dirty[born],
     )
+    if graph.raw is not None:
+        changes = _with_raw(graph, graph.raw, changes, graph.raw.take_changed(g.alive))
     clean(g)
     graph.freed_ids.clear()
     return changes
@@ -53,9 +56,19 @@ def collect_all(graph: GraphState, meta: Meta) -> Iterator[StoreChanges]:
         part = np.arange(start, min(start + REWRITE_ROWS, graph.used), dtype=np.int32)
         rows = part[g.alive[part] == 1]
         changes = _changes(graph, meta, rows, rows[g.announced[rows] == 1], rows, everything=True)
-        yield replace(changes, ids=ids_of(graph.ids, rows), id_rows=rows)
+        changes = replace(changes, ids=ids_of(graph.ids, rows), id_rows=rows)
+        yield changes if graph.raw is None else _with_raw(graph, graph.raw, changes, rows)
+    if graph.raw is not None:
+        graph.raw.take_changed(g.alive)
     clean(g)
     graph.freed_ids.clear()
+
+
+def _with_raw(
+    graph: GraphState, raw: RawFeatures, changes: StoreChanges, rows: NDArray[np.int32]
+) -> StoreChanges:
+    meta = replace(changes.meta, encoders=raw.counts(graph.arrays.alive))
+    return replace(changes, meta=meta, raw_rows=rows, raw=raw.words(rows))
 
 
 def _changes(

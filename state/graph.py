@@ -32,7 +32,9 @@ from .applying import (
 )
 from .columns import REMOVE_NODE, Columns, columns_of, text_of
 from .deadline import Deadline
+from .encoding import Encoded, follow
 from .id_table import FREE, NOBODY, USED, find_id, grown_rows, grown_text, ids_of, new_table, rows_of
+from .raw_features import RawFeatures
 from .refusals import refusal
 from .rules import Rules
 
@@ -41,6 +43,8 @@ NO_LIMIT = 1 << 62
 ARC_BUDGET = 500_000  # arc updates between two looks at the clock
 SCRUBBED_ROWS = 8  # per batch
 HEADROOM = 0.98  # of ε: what it leaves is for rounding and drift, so that the bound stays within the accuracy
+UNKNOWN, AGAIN = 1, 2  # of a row that is published in any case
+AGAIN_ROWS = 2_000  # sent again with one publication, so that what has moved does not wait for long
 RECENT = 64  # batches whose drift still counts in the bound
 ULP = float(np.finfo(np.float32).eps)
 NO_PROMISE = float(np.finfo(np.float32).max)  # a bound that says so, in a number that JSON has
@@ -65,6 +69,7 @@ class Publication:
     tombstones: list[str]
     complete: bool
     sequence: int
+    remade: int
     bound: list[float]
     residual: float  # largest |R|, or ε; in units of the first column
     nodes: int
@@ -79,12 +84,15 @@ class GraphState:
         self.arrays = allocate(FIRST_ROWS, rules.features, rules.directed)
         self.ids = new_table(FIRST_ROWS, FIRST_TEXT)
         self.sequence = 0
+        self.remade = 0  # changes of features that no event made
         self.owed_tombstones: dict[str, None] = {}
         self.freed_ids: dict[str, None] = {}  # since the last checkpoint
         self.settler: Settler | None = None
+        self.raw: RawFeatures | None = None  # where an encoder makes the features
         self.published = 0
         self.peak = np.zeros(1, np.float32)  # largest |X| ever
         self.drift = 0.0  # largest the scrubber found of late
+        self._again = np.empty(0, np.int32)  # rows whose vectors are to be sent again
         self._drifts = [0.0, 0.0]
         self._batches = 0
         self._scrub_at = 0
@@ -140,12 +148,19 @@ class GraphState:
         """Rows above ε."""
         return int(self.arrays.sizes[PENDING])
 
-    def apply(self, values: Sequence[bytes | None], *, push: bool = True) -> Applied:
-        """Apply a batch of records, scrub a few rows, push what woke. What is refused is not in the sequence."""
-        columns, refused = columns_of(values)
+    def apply(
+        self, values: Sequence[bytes | None], *, push: bool = True, encoded: Encoded | None = None
+    ) -> Applied:
+        """Apply a batch of records, scrub a few rows, push what woke. What is refused is not in the sequence.
+
+        With an encoder, `encoded` is what it made of the same records.
+        """
+        columns, refused = columns_of(values) if encoded is None else (encoded.columns, encoded.refused)
         batch = new_batch(len(values), self.rules.features, self.peak)
         self._apply(columns, batch)
         self._follow_tombstones(columns, batch)
+        if self.raw is not None and encoded is not None:
+            follow(self, self.raw, encoded, batch)
         for i in np.flatnonzero(np.isin(batch.outcome, REFUSED)).tolist():
             refused.append((i, refusal(int(batch.outcome[i]), decode_event(values[i]), self.rules)))
         self.sequence += len(values) - len(refused)
@@ -171,7 +186,7 @@ class GraphState:
         NO_PROMISE while what they hold of some node is unknown and not yet published again.
         """
         g, scale = self.arrays, self.rules.scale
-        if g.unknown[g.moved[: self.moved_count]].any():
+        if (g.unknown[g.moved[: self.moved_count]] == UNKNOWN).any():
             return [NO_PROMISE] * self.rules.features
         residual = self.residual() + self.drift + ULP * float(self.peak[0])
         gap = max(self.tau, float(largest_gap(g)))
@@ -183,8 +198,14 @@ class GraphState:
         """Largest |R|; ε when all are below."""
         return max(float(max_pending(self.arrays)), self.epsilon)
 
+    @property
+    def news(self) -> bool:
+        """Whether there is something to publish, or to decide on."""
+        return bool(self.moved_count or self.owed_tombstones or len(self._again))
+
     def gather(self, limit: int) -> Publication:
         """Copy what is to be published, at most `limit` vectors. `complete`: nothing was left behind."""
+        self._move_again()
         chosen = np.empty(min(limit, self.moved_count), np.int32)
         rows = chosen[: select_moved(self.arrays, self.tau, limit, chosen)]
         internal = self.arrays.H[rows]
@@ -197,6 +218,7 @@ class GraphState:
             tombstones=list(self.owed_tombstones),
             complete=self.moved_count == 0,
             sequence=self.sequence,
+            remade=self.remade,
             bound=self.bound(),
             residual=self.residual(),
             nodes=self.nodes,
@@ -219,7 +241,7 @@ class GraphState:
         absent = [node for node, row in zip(ids, rows.tolist(), strict=True) if row == NOBODY]
         self.owed_tombstones.update(dict.fromkeys(absent))
         known = rows[rows != NOBODY]
-        self.arrays.unknown[known] = 1
+        self.arrays.unknown[known] = UNKNOWN
         move_all(self.arrays, known)
         return absent
 
@@ -227,6 +249,17 @@ class GraphState:
         """Consumers lost everything: publish every vector again."""
         self.arrays.announced[:] = 0
         self.reconsider()
+
+    def send_again(self) -> None:
+        """Publish what consumers hold once more, beside what moves: a head makes something else of it now."""
+        self._again = self.rows()
+
+    def _move_again(self) -> None:
+        """Not while a publication is in flight: its acknowledgement would take it for the second one."""
+        g, rows, self._again = self.arrays, self._again[:AGAIN_ROWS], self._again[AGAIN_ROWS:]
+        held = rows[(g.alive[rows] == 1) & (g.announced[rows] == 1) & (g.unknown[rows] == 0)]
+        g.unknown[held] = AGAIN
+        move_all(g, held)
 
     def reconsider(self) -> None:
         """Every row awaits its publish decision again: a publication may have been lost on its way."""
@@ -278,8 +311,8 @@ class GraphState:
             offset=rules.offset,
             scale=rules.scale,
             reach=rules.reach,
-            zeros=rules.zeros,
-            zeros_fit=rules.zeros_fit,
+            zeros=rules.zeros if self.raw is None else self.raw.zeros,
+            zeros_fit=rules.zeros_fit or self.raw is not None,
         )
 
     def _follow_tombstones(self, columns: Columns, batch: Batch) -> None:
@@ -305,7 +338,7 @@ class GraphState:
         del self.owed_tombstones[node]
         row = self.row_of(node)
         if row is not None:
-            self.arrays.unknown[row] = 1
+            self.arrays.unknown[row] = UNKNOWN
 
     def _scrub(self) -> None:
         self._batches += 1

@@ -40,6 +40,7 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
             described += len(loaded.rows)
         if described != graph.nodes:
             raise _torn(f"features of {described} of {graph.nodes} nodes")
+        _load_raw(graph, store)
         g.H[:] = g.X
         for loaded in _ahead(store.vectors()):
             _require_nodes(graph, loaded.rows, "a vector")
@@ -80,6 +81,18 @@ def _load_ids(graph: GraphState, store: GraphStore, meta: Meta) -> None:
         raise _torn(f"{graph.nodes} ids for {meta.nodes} nodes")
     graph.arrays = allocate(len(graph.ids.place), graph.rules.features, graph.rules.directed)
     graph.arrays.alive[:] = graph.ids.place != 0
+
+
+def _load_raw(graph: GraphState, store: GraphStore) -> None:
+    if graph.raw is None:
+        return
+    described = 0
+    for rows, words in _ahead(store.raw()):
+        _require_nodes(graph, rows, "raw features")
+        graph.raw.load(rows, words, len(graph.arrays.alive))
+        described += len(rows)
+    if described != graph.nodes:
+        raise _torn(f"raw features of {described} of {graph.nodes} nodes")
 
 
 def _load_arcs(graph: GraphState, store: GraphStore, meta: Meta) -> None:

@@ -12,7 +12,9 @@ def memory_of(graph: GraphState) -> dict[str, int]:
     """Bytes that have been touched and not been given back; what is only reserved is not counted."""
     g, ids, used = graph.arrays, graph.ids, graph.used
     sides = [g.rows] if g.rows is g.columns else [g.rows, g.columns]
+    raw = {} if graph.raw is None else {"raw": used * graph.raw.row_bytes}
     return {
+        **raw,
         "vectors": len(VECTORS) * used * g.X.strides[0],
         "rows": used * (RECORD.itemsize + BESIDE.itemsize + 4 * len(LISTS)),
         "arcs": sum(map(_arcs, sides)),

@@ -43,6 +43,22 @@ def require_same_graph(stored: Meta, wanted: Meta) -> None:
             raise StoredGraphMismatchError(
                 f"{name} = {new!r}, but the stored graph has {old!r}: set it back, or use another graph name"
             )
+    _require_same_encoding(stored.raw_features, wanted.raw_features)
+
+
+def _require_same_encoding(stored: int, wanted: int) -> None:
+    if stored == wanted:
+        return
+    if not wanted:
+        raise StoredGraphMismatchError(
+            f"encoder is not set, but the stored graph has features that one made of {stored} raw ones: set it, or use "
+            "another graph name"
+        )
+    what = "those of its events" if not stored else f"made of {stored} raw ones"
+    raise StoredGraphMismatchError(
+        f"encoder takes {wanted} features, but those of the stored graph are {what}: set it back, or use another graph "
+        "name"
+    )
 
 
 def require_history(stored: Meta | None, bounds: LogBounds, topic: str) -> None:

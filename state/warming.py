@@ -18,6 +18,7 @@ from ..schemas.events import (
     SetFeatures,
     encode_event,
 )
+from .applying import change_features
 from .collecting import collect
 from .graph import FIRST_ROWS, GraphState
 from .loading import restore
@@ -43,6 +44,7 @@ def warm_up(directed: bool) -> None:
     graph.apply([encode_event(event) for event in events])
     nobody, nothing = np.empty(0, np.int32), np.empty((0, 2), np.float32)
     take_over(graph.arrays, nobody, nothing, nobody, nothing, 1.0)
+    change_features(graph.arrays, nobody, nothing, graph.peak, graph.alpha, graph.epsilon)
     graph.acknowledge(graph.gather(1))
     graph.weight("a", "b")
     graph.mark_unknown(["a"])

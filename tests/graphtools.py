@@ -20,7 +20,7 @@ from dgdm.state.collecting import collect, collect_all
 from dgdm.state.graph import GraphState, Publication
 from dgdm.state.id_table import ids_of
 from dgdm.state.rules import Rules
-from dgdm.state.store import CHUNK, Meta, StoreChanges, StoredArcs, StoredRows
+from dgdm.state.store import CHUNK, Meta, StoreChanges, StoredArcs, StoredRaw, StoredRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,7 +116,9 @@ class Replica:
             graph.alpha,
             rules.accuracy.tolist(),
             rules.offset.tolist(),
+            raw_features=0 if graph.raw is None else graph.raw.width,
         )
+        self.raw_words: dict[int, np.ndarray] = {}
         self.rows: dict[str, int] = {}
         self.x: dict[int, np.ndarray] = {}
         self.vector: dict[int, np.ndarray] = {}
@@ -130,7 +132,7 @@ class Replica:
 
     def rewrite(self, graph: GraphState) -> None:
         """Everything, from nothing."""
-        for part in (self.rows, self.x, self.vector, self.chunk):
+        for part in (self.rows, self.x, self.vector, self.chunk, self.raw_words):
             part.clear()
         for changes in collect_all(graph, self.meta):
             self.apply(changes)
@@ -142,11 +144,13 @@ class Replica:
         for row in changes.freed_rows.tolist():
             self.x.pop(row, None)
             self.vector.pop(row, None)
+            self.raw_words.pop(row, None)
         for row, chunk in changes.freed_chunks.tolist():
             del self.chunk[row, chunk]  # a chunk that is not stored must not be freed
         self.rows.update(zip(changes.ids, changes.id_rows.tolist(), strict=True))
         self.x.update(zip(changes.feature_rows.tolist(), changes.features, strict=True))
         self.vector.update(zip(changes.vector_rows.tolist(), changes.vectors, strict=True))
+        self.raw_words.update(zip(changes.raw_rows.tolist(), changes.raw, strict=True))
         begin = 0
         for (row, chunk), end in zip(changes.chunks.tolist(), changes.chunk_ends.tolist(), strict=True):
             assert 0 < end - begin <= CHUNK
@@ -165,6 +169,11 @@ class Replica:
         assert self.vector.keys() == {row for row in alive if g.announced[row]}
         for row, vector in self.vector.items():
             np.testing.assert_array_equal(vector, raw(g.P[row]))
+        if graph.raw is not None:
+            assert self.raw_words.keys() == alive
+            words = graph.raw.words(np.array(sorted(alive), np.int32))
+            np.testing.assert_array_equal([self.raw_words[row] for row in sorted(alive)] or words, words)
+            assert self.meta.encoders == graph.raw.counts(g.alive)
         arcs: dict[int, dict[int, float]] = {}
         for (row, _), (targets, weights) in self.chunk.items():
             own = arcs.setdefault(row, {})
@@ -185,6 +194,13 @@ class Replica:
 
     def vectors(self) -> Iterator[StoredRows]:
         yield self._stored(self.vector)
+
+    def raw(self) -> Iterator[StoredRaw]:
+        rows = np.array(list(self.raw_words), np.int32)
+        yield StoredRaw(
+            rows,
+            np.array(list(self.raw_words.values()), np.int32).reshape(len(rows), 2 + self.meta.raw_features),
+        )
 
     def _stored(self, part: dict[int, np.ndarray]) -> StoredRows:
         values = np.array(list(part.values()), np.float32).reshape(len(part), self.meta.features)

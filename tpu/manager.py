@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -51,12 +53,30 @@ class GoldenBatch(NamedTuple):
     tolerance: float = 0.1  # largest ‖answer − expected‖ / ‖expected‖, over all numbers
 
 
+def read_golden(path: Path) -> GoldenBatch:
+    """From .npz: `features` [n, in] and `expected` [n, out]. Raises ModelError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            features, expected = (np.asarray(arrays[name], np.float32) for name in ("features", "expected"))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    return GoldenBatch(features, expected)
+
+
 class Answered(NamedTuple):
     """What one version of one model made of a whole request."""
 
     outputs: Floats  # [n, out]
     name: str
     digest: str
+
+
+class Shape(NamedTuple):
+    """What a model takes and gives."""
+
+    features_in: int
+    features_out: int
+    batch: int  # rows of one invocation
 
 
 class Version(NamedTuple):
@@ -154,6 +174,12 @@ class ModelManager:
         """What each name stands for."""
         with self._lock:
             return {name: slot.version for name, slot in self._slots.items()}
+
+    def shape(self, name: str) -> Shape:
+        """Of the version in service. Raises ModelError."""
+        with self._lock:
+            model = self._slot(name).current.model
+        return Shape(model.features_in, model.features_out, model.batch)
 
     def close(self) -> None:
         """Unload all once their users are done; accelerators stay open. May be called twice."""

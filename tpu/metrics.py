@@ -41,4 +41,10 @@ class TpuMetrics:
             "dgdm_region_passes", "Passes over a region, by what became of them.", ["result"], registry=r
         )
         self.bakes = Counter("dgdm_region_bakes", "Regions baked again.", registry=r)
+        self.encoded = Gauge(
+            "dgdm_encoded_nodes",
+            "Nodes by the digest of the encoder that made their features. Two of them: rows are being encoded anew.",
+            ["digest"],
+            registry=r,
+        )
         self.swaps = Counter("dgdm_model_swaps", "Models swapped, by outcome.", ["outcome"], registry=r)

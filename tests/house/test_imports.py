@@ -30,7 +30,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "tpu": {"diffusion"},
     "streaming": {"schemas", "state", "diffusion"},
     "connections": {"settings", "log", "state"},
-    "audit": LOWER | {"connections"},
+    "audit": LOWER | {"connections", "models"},
     "producing": {"settings", "connections", "producers", "schemas"},
     "exporting": {"settings", "connections", "consumers"},
     "tailing": {"settings", "connections", "consumers", "log", "schemas"},

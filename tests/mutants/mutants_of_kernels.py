@@ -62,8 +62,8 @@ KERNELS = [
     Mutant(
         "take no node for unannounced",
         "diffusion/upkeep.py",
-        "g.announced[u] == 0 or g.unknown[u] == 1 or largest_difference(",
-        "g.unknown[u] == 1 or largest_difference(",
+        "g.announced[u] == 0 or g.unknown[u] != 0 or largest_difference(",
+        "g.unknown[u] != 0 or largest_difference(",
         f"{STREAM}::test_a_node_smaller_than_the_threshold_is_announced",
     ),
     Mutant(

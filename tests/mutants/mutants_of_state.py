@@ -95,7 +95,7 @@ STATE = [
     Mutant(
         "forget that the vector of a former life is held",
         "state/graph.py",
-        "            self.arrays.unknown[row] = 1\n\n    def _scrub",
+        "            self.arrays.unknown[row] = UNKNOWN\n\n    def _scrub",
         "            self.arrays.unknown[row] = 0\n\n    def _scrub",
         f"{PROMISES}::test_a_publication_in_portions_promises_no_more_than_consumers_hold",
     ),

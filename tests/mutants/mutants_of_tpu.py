@@ -9,6 +9,9 @@ SETTLER = "tests/tpu/test_region_settler.py"
 MANAGER = "tests/tpu/test_model_manager.py"
 CLUSTER = "tests/tpu/test_cluster.py"
 HEAD = "tests/tpu/test_head_worker.py"
+RENEWAL = "tests/worker/test_model_renewal.py"
+ENCODING = "tests/state/test_encoding.py"
+ENCODER = "tests/worker/test_encoder_stream.py"
 
 TPU = [
     Mutant(
@@ -81,6 +84,57 @@ TPU = [
         "            await session.predict_anew(self._held, self._stop)\n",
         "",
         f"{HEAD}::test_another_head_predicts_all_anew",
+    ),
+    Mutant(
+        "encoder: raw features of a node's former life",
+        "state/encoding.py",
+        "    mine = (rows != NOBODY) & applied & (encoded.places >= began)\n",
+        "    mine = (rows != NOBODY) & applied\n",
+        f"{ENCODING}::test_a_node_that_comes_back_has_zeros_for_raw_features",
+    ),
+    Mutant(
+        "encoder: an answer to what an event has changed meanwhile",
+        "state/raw_features.py",
+        "        same: NDArray[np.bool_] = (now == then.raw.view(np.int32)).all(axis=1)\n",
+        "        same: NDArray[np.bool_] = np.ones(len(now), np.bool_)\n",
+        f"{ENCODING}::test_what_an_event_changed_meanwhile_is_left_to_it",
+    ),
+    Mutant(
+        "encoder: rows encoded anew are no news to the store",
+        "state/raw_features.py",
+        "        self._changed.append(rows)\n",
+        "",
+        f"{ENCODER}::test_another_encoder_encodes_all_anew_beside_the_stream_also_after_kills",
+    ),
+    Mutant(
+        "worker: another head speaks only of what moves",
+        "models.py",
+        "            tell = graph.send_again if",
+        "            tell = (lambda: None) if",
+        f"{RENEWAL}::test_another_head_speaks_for_every_node_while_events_come",
+    ),
+    Mutant(
+        "worker: a swapped encoder leaves the rows of the old one",
+        "models.py",
+        "        return lambda: encoding.use(zeros)\n",
+        "        return lambda: None\n",
+        f"{RENEWAL}::test_another_encoder_is_taken_up_while_events_come",
+    ),
+    Mutant(
+        "encoder: all is encoded anew before an event is applied",
+        "state/encoding.py",
+        "        if self._asked is None and self._renewing:\n            self._finished()\n",
+        "        while self._asked is not None:\n            self._apply(*self._asked.result())\n"
+        "            self._asked = None\n            self.step()\n"
+        "        if self._renewing:\n            self._finished()\n",
+        f"{ENCODER}::test_a_backlog_does_not_wait_for_rows_that_are_encoded_anew",
+    ),
+    Mutant(
+        "encoder: events read before a swap are left as they are",
+        "state/raw_features.py",
+        "        if digest != self.current:  # asked before it was swapped\n            self._stale.append(rows)\n",
+        "",
+        f"{ENCODING}::test_what_an_event_changed_meanwhile_is_left_to_it",
     ),
     Mutant(
         "tpu: predictions without tombstones",

@@ -38,8 +38,9 @@ WIRE = [
     Mutant(
         "a tombstone after the vector of a node that came back",
         "producers/embeddings.py",
-        "by_partition.setdefault(partition_of(key, self._partitions), []).append(Message(key, value))",
-        "by_partition.setdefault(partition_of(key, self._partitions), []).insert(0, Message(key, value))",
+        "        messages = list(map(Message, keys, (*(None for _ in tombstones), *values)))\n",
+        "        messages = list(map(Message, keys, (*(None for _ in tombstones), *values)))\n"
+        "        messages = messages[len(tombstones) :] + messages[: len(tombstones)]\n",
         f"{EMBEDDINGS}::test_a_node_that_came_back_has_its_vector_last",
     ),
     Mutant(

@@ -63,6 +63,7 @@ def test_what_needs_it_names_the_command(program: str) -> None:
 SETTINGS = {
     "diffusion_backend='region'": "diffusion_backend = region: ",
     "head=__file__": "head = ",
+    "encoder=__file__": "encoder = ",
 }
 
 

@@ -10,12 +10,12 @@ from graphtools import graph_of
 from processes import make_topics
 
 from dgdm.connections import connect_log, connect_store
-from dgdm.pipeline import KernelThread
 from dgdm.producers.dead_letters import DeadLetterSink
 from dgdm.producers.embeddings import EmbeddingSink
 from dgdm.session import TURNS
 from dgdm.settings import Settings
 from dgdm.state.checkpoint import Checkpoint, Position
+from dgdm.state.kernel_thread import KernelThread
 from dgdm.state.recovery import take_ownership
 from dgdm.state.store import Meta
 
