@@ -121,7 +121,8 @@ class KafkaAdmin:
 
     async def _send(self, request: Request[Any], node: int | None = None) -> Any:
         node = self._client.get_random_node() if node is None else node
-        if node is None:
+        if node is None:  # a broker that comes back names none, itself not either: ask again
+            await self._client.force_metadata_update()
             raise errors.NodeNotReadyError("no broker is known")  # retriable
         return await self._client.send(node, request)
 
