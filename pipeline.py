@@ -79,14 +79,12 @@ class Pipeline:
         self._publishing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._arrived: list[Publication] = []  # acknowledged, and P has not followed yet
-        self._told: tuple[dict[int, int], int] | None = None  # by the last progress record: offsets, `remade`
-        self._told_at = 0.0
-        self._solved_at, self._solve_seconds = time.monotonic(), 0.0
+        self._told: tuple[dict[int, int], int] | None = None  # offsets, `remade`: by the last progress record
+        self._told_at, self._solved_at, self._solve_seconds = 0.0, time.monotonic(), 0.0
         self._solving_since: float | None = None
         self._stored_at = time.monotonic()
-        self._floor_told = False
         self._sealing: asyncio.Task[None] | None = None
-        self._changed = False  # since the last checkpoint
+        self._floor_told = self._changed = False  # changed: since the last checkpoint
         row = 8 * graph.rules.features + 512 + (0 if graph.raw is None else graph.raw.row_bytes)
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // row)
         self._oldest: int | None = None  # timestamp of the first record no publication covers yet
@@ -302,7 +300,9 @@ class Pipeline:
             self._changed = True
         if oldest is not None:
             self._metrics.latency.observe(max(0.0, time.time() - oldest / 1000))
-        if self._telling is None and ((publication.complete and not self._too_soon()) or self._late()):
+        tell = self._telling is None and ((publication.complete and not self._too_soon()) or self._late())
+        self._told = (offsets, publication.remade) if tell else None  # None: one that speaks of this is owed
+        if tell:
             # Beside the next publication: it speaks of the topic up to here.
             self._telling = asyncio.create_task(self._tell(publication, self._progress(publication, offsets)))
 
@@ -321,7 +321,7 @@ class Pipeline:
 
     async def _tell(self, publication: Publication, progress: Progress) -> None:
         await self._sink.publish_progress(progress)
-        self._told, self._told_at = (progress.event_offsets, publication.remade), time.monotonic()
+        self._told_at = time.monotonic()
         self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
         if self._graph.floor_active and not self._floor_told:
