@@ -167,7 +167,7 @@ class Worker:
         log.info("warming", message="loading the kernels; the first start compiles them, up to a minute")
         await asyncio.to_thread(warm_up, self._settings.directed)
         gc.collect()
-        gc.freeze()  # else each full collection looks at all that the compiler has left, for a fifth of a second
+        gc.freeze()  # else each full collection looks at all that the compiler has left, for a tenth of a second
         gc.set_threshold(YOUNG, 20, 50)
         log.info("warm", message=f"kernels ready after {time.monotonic() - begun:.1f} s")
 

@@ -12,6 +12,8 @@ from dgdm.connections import connect_log
 from dgdm.consumers.progress import read_progress
 from dgdm.settings import Settings
 
+SLOW = str(Path(__file__).with_name("slow_progress_worker.py"))
+
 
 async def test_the_last_progress_record_is_committed(settings: Settings, tmp_path: Path) -> None:
     """Checkpoints fall between a publication and the progress record that waits for its interval."""
@@ -35,6 +37,31 @@ async def test_the_last_progress_record_is_committed(settings: Settings, tmp_pat
                         return last is not None and last.sequence == sequence
 
                     await until(committed, "the last progress record is committed", 10)
+                assert await worker.stop() == 0
+    finally:
+        await log.close()
+
+
+async def test_the_last_portion_of_a_ripple_is_spoken_of(settings: Settings, tmp_path: Path) -> None:
+    """A progress record of the first portions is on its way while the last one is published; then nothing comes."""
+    portions = {"publish_limit": 5, "max_staleness": 0.02, "progress_interval": 0.0}
+    given = settings.model_copy(update=portions)
+    await make_topics(given)
+    log = connect_log(given)
+    try:
+        async with producer(given) as events:
+            with WorkerProcess(given, tmp_path, [SLOW, "0.5"]) as worker:
+                for number in range(40):
+                    await events.add_edge("hub", str(number))
+                await events.visible(60)
+                await events.set_features("hub", [100, 0, 0, 0])
+                await events.visible(60)
+
+                async def held() -> bool:
+                    last = await read_progress(log, given.progress_topic, given.graph)
+                    return last is not None and max(last.bound) <= given.accuracy[0]
+
+                await until(held, "a progress record of the whole ripple", 10)
                 assert await worker.stop() == 0
     finally:
         await log.close()
