@@ -14,7 +14,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from .interface import LogError, TopicInfo
-from .kafka_client import KafkaConnection, log_error, shut_down
+from .kafka_client import KafkaConnection, log_error, shut_down, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,7 +153,7 @@ async def open_client(connection: KafkaConnection) -> AIOKafkaClient:
     """A client that has found the cluster. Raises LogUnavailableError, NotAuthorizedError."""
     client = AIOKafkaClient(**connection.options)
     try:
-        await client.bootstrap()
+        await uncut(client.bootstrap())
     except errors.KafkaConnectionError:
         raise await connection.diagnose() from None
     except BaseException:

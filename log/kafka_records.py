@@ -210,7 +210,7 @@ class KafkaWriter:
         doing = "starting to write" if self._id is None else f"starting transactional id {self._id!r}"
         try:
             async with asyncio.timeout(self._connection.delivery_timeout):
-                await producer.start()
+                await uncut(producer.start())
         except errors.KafkaConnectionError:
             await self.close()
             raise await self._connection.diagnose() from None

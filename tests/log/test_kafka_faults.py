@@ -26,6 +26,8 @@ from dgdm.log.kafka import KafkaLog
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from dgdm.log.interface import Log
+
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
@@ -222,18 +224,30 @@ async def test_nothing_is_fetched_before_the_first_poll(impatient: Place):
     assert reader.known_ends() == {0: 1}
 
 
-async def test_a_start_that_is_cancelled_leaves_no_connection(impatient: Place):
+def ways_in(log: Log, topic: str) -> dict[str, tuple[Any, Any]]:
+    """What connects, by name, and how."""
+    reader, writer = log.reader(topic, "read_committed"), log.writer()
+    transactional = log.transactional_writer(topic, 60)
+    clients = {"reader": reader, "writer": writer, "transactional": transactional}
+    admin_way = (log, lambda: log.describe([topic]))
+    return {"admin": admin_way, **{name: (client, client.start) for name, client in clients.items()}}
+
+
+@pytest.mark.parametrize("kind", ["reader", "writer", "transactional", "admin"])
+async def test_a_start_that_is_cancelled_leaves_no_connection(impatient: Place, kind: str):
     topic = await impatient.new_topic()
     before = mine()
     for turns in range(40):
-        reader = impatient.log.reader(topic, "read_committed")
-        starting = asyncio.create_task(reader.start())
+        log = open_log(impatient.url)
+        client, start = ways_in(log, topic)[kind]
+        starting = asyncio.create_task(start())
         for _ in range(turns):
             await asyncio.sleep(0.0002)
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await starting
-        await reader.close()
+        await client.close()
+        await log.close()
     assert mine() - before == set()
     with warnings.catch_warnings(record=True) as lost:
         warnings.simplefilter("always")
