@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +13,6 @@ from .graph import FIRST_ROWS, FIRST_TEXT, GraphState
 from .id_table import add_ids, free_gaps, new_table
 from .recovery import require_same_graph
 from .store import CHUNK, GraphStore, Meta, StoredArcs, StoreFormatError
-
-T = TypeVar("T")
 
 
 def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
@@ -34,7 +29,7 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
     g = graph.arrays
     with np.errstate(over="ignore"):  # stored under another scale: an infinity is refused below
         described = 0
-        for loaded in _ahead(store.features()):
+        for loaded in store.features():
             _require_nodes(graph, loaded.rows, "features")
             g.X[loaded.rows, : rules.features] = rules.scaled(loaded.values)
             described += len(loaded.rows)
@@ -42,7 +37,7 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
             raise _torn(f"features of {described} of {graph.nodes} nodes")
         _load_raw(graph, store)
         g.H[:] = g.X
-        for loaded in _ahead(store.vectors()):
+        for loaded in store.vectors():
             _require_nodes(graph, loaded.rows, "a vector")
             g.H[loaded.rows, : rules.features] = rules.scaled(loaded.values)
             g.P[loaded.rows] = g.H[loaded.rows]
@@ -60,18 +55,9 @@ def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:
     rebuild(g, graph.used, graph.alpha, graph.epsilon)
 
 
-def _ahead(parts: Iterator[T]) -> Iterator[T]:
-    """The same: the store reads the next part while this one is put where it belongs."""
-    with ThreadPoolExecutor(1, "dgdm-loading") as reader:
-        coming = reader.submit(next, parts, None)
-        while (part := coming.result()) is not None:
-            coming = reader.submit(next, parts, None)
-            yield part
-
-
 def _load_ids(graph: GraphState, store: GraphStore, meta: Meta) -> None:
     graph.ids = new_table(max(FIRST_ROWS, meta.nodes), FIRST_TEXT)
-    for names, rows in _ahead(store.ids()):
+    for names, rows in store.ids():
         try:
             graph.ids = add_ids(graph.ids, names, rows)
         except ValueError as error:
@@ -87,7 +73,7 @@ def _load_raw(graph: GraphState, store: GraphStore) -> None:
     if graph.raw is None:
         return
     described = 0
-    for rows, words in _ahead(store.raw()):
+    for rows, words in store.raw():
         _require_nodes(graph, rows, "raw features")
         graph.raw.load(rows, words, len(graph.arrays.alive))
         described += len(rows)
@@ -96,7 +82,7 @@ def _load_raw(graph: GraphState, store: GraphStore) -> None:
 
 
 def _load_arcs(graph: GraphState, store: GraphStore, meta: Meta) -> None:
-    for loaded in _ahead(store.arcs()):
+    for loaded in store.arcs():
         sources = np.repeat(loaded.chunks[:, 0], np.diff(loaded.chunk_ends, prepend=0)).astype(np.int32)
         _require_arcs(graph, loaded, sources)
         done = 0
