@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from encoders import WIDTH, encoder_file, require_encoded_truth
+from failing_device import meet_every_fault
 from mockedgetpu import Bus, compiled, have_c_compiler, library
 from processes import WorkerProcess, make_topics, settings_of, until
 from scrape import scrape
@@ -47,20 +48,10 @@ async def test_a_device_that_fails(tmp_path: Path, bus: Bus) -> None:
     encoder = for_a_device(tmp_path, "encoder", 1)
     settings = settings_in(tmp_path, encoder, devices=f"pci:{DEVICE}", tpu_library=library())
     await make_topics(settings)
-    faults = 0
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
             await worker.serves()
-            for turn, mode in enumerate(["hang", "abort", "wrong", "error"]):
-                bus.mode(mode)
-                sent = 0
-                while len(worker.said("tpu_fault")) <= faults:
-                    sent += 1
-                    for event in some_events(100 * turn + sent, 60, features=WIDTH):
-                        await events.send(event)
-                    await events.visible(60)
-                bus.mode("ok")
-                faults = len(worker.said("tpu_fault"))
+            await meet_every_fault(bus, worker, events, WIDTH)
             assert await worker.stop() == 0
     await require_encoded_truth(settings, encoder, steps=1.01)
 

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from failing_device import meet_every_fault
 from hypothesis import given
 from hypothesis import strategies as st
 from mockedgetpu import Bus, compiled, have_c_compiler, library
@@ -127,20 +128,10 @@ async def test_a_device_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "head_edgetpu.tflite").write_bytes(compiled(head.read_bytes()))
     settings = head_settings(tmp_path, head, devices=f"pci:{DEVICE}", tpu_library=library())
     await make_all_topics(settings)
-    faults = 0
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
             await worker.serves()
-            for turn, mode in enumerate(["hang", "abort", "wrong", "error"]):
-                bus.mode(mode)
-                sent = 0
-                while len(worker.said("tpu_fault")) <= faults:
-                    sent += 1
-                    for event in some_events(100 * turn + sent, 60):
-                        await events.send(event)
-                    await events.visible(60)
-                bus.mode("ok")
-                faults = len(worker.said("tpu_fault"))
+            await meet_every_fault(bus, worker, events)
             assert await worker.stop() == 0
     await require_truth(settings)
     await require_predictions(settings, steps=1.01)
