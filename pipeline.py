@@ -150,7 +150,7 @@ class Pipeline:
         # A backlog waits while a solve is under way: each batch of it would undo a part of the solve.
         held = self._solving_since is not None and behind
         waiting: set[asyncio.Future[Any]] = set() if held else {self._polling}
-        if self._publishing is not None:
+        if self._publishing is not None and self._graph.news:
             waiting.add(self._publishing)
         if self._encoding is not None and not behind and (due := self._encoding.due) is not None:
             waiting.add(asyncio.wrap_future(due))

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -65,6 +66,8 @@ class Worker:
         self._settings, self._report = settings, report
         self._stop = asyncio.Event()
         self._thread_stop = threading.Event()
+        self._ready = threading.Event()  # to hold the lease
+        self._watching: asyncio.Task[bool] | None = None  # the lease
         self._keeper: LeaseKeeper | None = None
         self._kernel = KernelThread()
         self._models: Models | None = None
@@ -117,10 +120,12 @@ class Worker:
         try:
             if not (await self._knows_width(store) and self._knows_models()):
                 return Exit.REFUSED
+            self._watch_lease(store)
             await self._warm_up()
             return await self._live(events, store)
         finally:
             await self._end_renewals()
+            await self._stop_watching()
             if self._held is not None:
                 await self._held.checkpoint.abandon()
             if self._keeper is not None:
@@ -275,26 +280,41 @@ class Worker:
         if self._keeper is not None:
             return True
         self._report(Step.LEASE, "before")
-        ttl = self._settings.lease_ttl
-        held = await asyncio.to_thread(
-            wait_for_lease,
-            store,
-            self.token,
-            ttl,
-            state=self.state.value,
-            stop=self._thread_stop,
-            on_wait=lambda holder, problem: log.info(
-                "lease_wait",
-                message=f"waiting for the lease: {problem or (f'{holder.token} holds it' if holder else 'nobody holds it')}",
-            ),
-        )
+        self._ready.set()
+        held = await self._watch_lease(store)
+        self._watching = None
         if held:
             settings = self._settings
+            ttl = settings.lease_ttl
             self._keeper = LeaseKeeper(
                 lambda: connect_store(settings, timeout=ttl / 3), self.token, self.state.value, ttl
             ).start()
             self._report(Step.LEASE, "after")
         return held
+
+    def _watch_lease(self, store: GraphStore) -> asyncio.Task[bool]:
+        """From the start on: a lease that nobody renews runs out while the kernels are loaded."""
+        if self._watching is None:
+            watch = partial(
+                wait_for_lease,
+                store,
+                self.token,
+                self._settings.lease_ttl,
+                state=self.state.value,
+                ready=self._ready,
+                stop=self._thread_stop,
+                on_wait=lambda holder, problem: log.info(
+                    "lease_wait",
+                    message=f"waiting for the lease: {problem or (f'{holder.token} holds it' if holder else 'nobody holds it')}",
+                ),
+            )
+            self._watching = asyncio.create_task(asyncio.to_thread(watch))
+        return self._watching
+
+    async def _stop_watching(self) -> None:
+        self._thread_stop.set()
+        if self._watching is not None:
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     def _enter(self, state: WorkerState) -> None:
         require_successor(self.state, state)

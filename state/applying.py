@@ -41,9 +41,10 @@ from .id_table import (
     take_row,
 )
 
-# outcomes of an event, beside those of an operation; the last ones refuse it
+# outcomes of an event, beside those of an operation
 NOT_READ, WRONG_LENGTH, TOO_FAR, UNKNOWN_NODE, TOO_MANY_NODES, TOO_MANY_EDGES = range(10, 16)
-REFUSED = (OVERFLOW, WRONG_LENGTH, TOO_FAR, UNKNOWN_NODE, TOO_MANY_NODES, TOO_MANY_EDGES)
+REFUSED = np.zeros(16, np.bool_)  # by outcome
+REFUSED[[OVERFLOW, WRONG_LENGTH, TOO_FAR, UNKNOWN_NODE, TOO_MANY_NODES, TOO_MANY_EDGES]] = True
 # what an event wants before it can be applied; nothing but its new nodes was changed
 NO_WANT, WANT_ROWS, WANT_TEXT, WANT_ARCS = range(4)
 FULL_ROWS, FULL_TEXT = 20, 21

@@ -161,7 +161,7 @@ class GraphState:
         self._follow_tombstones(columns, batch)
         if self.raw is not None and encoded is not None:
             follow(self, self.raw, encoded, batch)
-        for i in np.flatnonzero(np.isin(batch.outcome, REFUSED)).tolist():
+        for i in np.flatnonzero(REFUSED[batch.outcome]).tolist():
             refused.append((i, refusal(int(batch.outcome[i]), decode_event(values[i]), self.rules)))
         self.sequence += len(values) - len(refused)
         if len(values):
@@ -180,7 +180,7 @@ class GraphState:
                 return False
         return True
 
-    def bound(self) -> list[float]:
+    def bound(self, residual: float | None = None) -> list[float]:
         """What consumers may rely on per column [F], in feature units, once all selected is acknowledged.
 
         NO_PROMISE while what they hold of some node is unknown and not yet published again.
@@ -188,7 +188,8 @@ class GraphState:
         g, scale = self.arrays, self.rules.scale
         if (g.unknown[g.moved[: self.moved_count]] == UNKNOWN).any():
             return [NO_PROMISE] * self.rules.features
-        residual = self.residual() + self.drift + ULP * float(self.peak[0])
+        residual = self.residual() if residual is None else residual
+        residual += self.drift + ULP * float(self.peak[0])
         gap = max(self.tau, float(largest_gap(g)))
         written = ULP / 2 * (np.abs(self.rules.offset) + self.peak[0] / scale)  # vectors travel as float32
         bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
@@ -208,7 +209,7 @@ class GraphState:
         self._move_again()
         chosen = np.empty(min(limit, self.moved_count), np.int32)
         rows = chosen[: select_moved(self.arrays, self.tau, limit, chosen)]
-        internal = self.arrays.H[rows]
+        internal, residual = self.arrays.H[rows], self.residual()
         return Publication(
             ids=ids_of(self.ids, rows),
             rows=rows.copy(),
@@ -219,8 +220,8 @@ class GraphState:
             complete=self.moved_count == 0,
             sequence=self.sequence,
             remade=self.remade,
-            bound=self.bound(),
-            residual=self.residual(),
+            bound=self.bound(residual),
+            residual=residual,
             nodes=self.nodes,
             arcs=self.arcs,
         )
@@ -256,6 +257,8 @@ class GraphState:
 
     def _move_again(self) -> None:
         """Not while a publication is in flight: its acknowledgement would take it for the second one."""
+        if not len(self._again):
+            return
         g, rows, self._again = self.arrays, self._again[:AGAIN_ROWS], self._again[AGAIN_ROWS:]
         held = rows[(g.alive[rows] == 1) & (g.announced[rows] == 1) & (g.unknown[rows] == 0)]
         g.unknown[held] = AGAIN

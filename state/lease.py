@@ -118,12 +118,14 @@ def wait_for_lease(
     ttl: float = TTL,
     *,
     state: str = "RESTORING",
+    ready: threading.Event | None = None,
     stop: threading.Event | None = None,
     on_wait: Callable[[LeaseInfo | None, str | None], None] | None = None,
 ) -> bool:
     """Wait until the lease is ours: True; False when `stop` was set first.
 
-    It is not taken before one full TTL after the store first answered, or answered again: a store that was
+    Until `ready` is set it is only watched, so that who takes long to get ready has waited already. It is not
+    taken before one full TTL after the store first answered, or answered again: a store that was
     away may have lost the lease of an owner that is alive and about to renew it. `on_wait(holder, problem)`
     is called when the holder or the trouble changes. Raises StoreError for what waiting cannot heal.
     """
@@ -141,7 +143,8 @@ def wait_for_lease(
             # A slow answer counts as an absence: in the time of a long commit nobody could renew.
             answered = now if answered is None or now - asked > ttl / 3 else answered
             free = holder is None or holder.token == token
-            if free and now - answered >= ttl and store.hold(token, state, ttl):
+            due = now - answered >= ttl and (ready is None or ready.is_set())
+            if free and due and store.hold(token, state, ttl):
                 return True
         except StoreUnavailableError as error:
             answered = None

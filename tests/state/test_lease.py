@@ -170,6 +170,17 @@ class Clock:
         return self.now
 
 
+class Later(threading.Event):
+    """Set from a moment on."""
+
+    def __init__(self, clock: Clock, at: float) -> None:
+        super().__init__()
+        self._clock, self._at = clock, at
+
+    def is_set(self) -> bool:
+        return self._clock.now >= self._at
+
+
 class Waiting(threading.Event):
     """A stop event whose wait moves the clock; it is set after `limit` seconds."""
 
@@ -245,6 +256,14 @@ def test_a_store_that_answers_slowly_is_given_a_whole_ttl_again(clock: Clock) ->
 
 def test_a_held_lease_is_taken_as_soon_as_it_is_free(clock: Clock) -> None:
     assert taken_at(clock, Script(clock, held=(0, 120))) == pytest.approx(120, abs=0.2)
+
+
+def test_who_gets_ready_late_has_waited_already(clock: Clock) -> None:
+    for ready, taken in ((101, 103), (120, 120)):
+        clock.now, script = 100, Script(clock)
+        stop = Waiting(clock, 60)
+        assert wait_for_lease(script, "A", 3.0, ready=Later(clock, ready), stop=stop)  # type: ignore[arg-type]
+        assert script.taken_at == pytest.approx(taken, abs=0.2)
 
 
 def test_a_lease_never_free_is_waited_for_until_stopped(clock: Clock) -> None:
