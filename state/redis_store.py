@@ -134,7 +134,7 @@ class RedisStore:
             writes.add(changes)
             require_hashes(session, writes.touched)
             last = self._header_command(owner, header.generation, packing.pack_meta(changes.meta))
-            self._execute(session, [*writes.commands, last])
+            self._execute(session, [*writes.commands, last], gently=True)
 
     def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:
         generation = uuid.uuid4().hex
@@ -273,8 +273,8 @@ class RedisStore:
             raise StoreConflictError(header.owner if header else None)
         return header
 
-    def _execute(self, session: Session, commands: list[Command]) -> None:
-        if session.transaction(commands) is None:
+    def _execute(self, session: Session, commands: list[Command], *, gently: bool = False) -> None:
+        if session.transaction(commands, gently=gently) is None:
             header = self._header(session)
             raise StoreConflictError(header.owner if header else None)
 

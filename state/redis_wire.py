@@ -7,6 +7,7 @@ that "outcome unknown" would look like "refused". Its silent retries are off for
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ Command = Words | Packed
 
 _PATIENCE = 3e-6
 """Seconds more for a transaction to be answered, per word: Redis first works it off and writes its AOF."""
+
+# A checkpoint has time, and what is served meanwhile needs the cores: it is sent in pieces with rests between them.
+PIECE, GENTLE = 64 << 10, 32 << 20  # bytes; above GENTLE a backlog is worked off, and the next one waits already
+REST, MOST_REST = 0.01, 1.0  # seconds: after a piece, and of all
 
 
 class PermissionDeniedError(StoreError):
@@ -115,19 +120,25 @@ class Session:
         """The replies to several commands, sent together. Raises the first error after reading all."""
         return _raise_first(self._exchange(commands))
 
-    def transaction(self, commands: Sequence[Command]) -> list[Any] | None:
-        """MULTI, the commands, EXEC, sent together; None when a watched key has changed."""
+    def transaction(self, commands: Sequence[Command], *, gently: bool = False) -> list[Any] | None:
+        """MULTI, the commands, EXEC, sent together or `gently`; None when a watched key has changed."""
         words = sum(command.words if isinstance(command, Packed) else len(command) for command in commands)
-        replies = self._exchange([("MULTI",), *commands, ("EXEC",)], words * _PATIENCE)
+        replies = self._exchange([("MULTI",), *commands, ("EXEC",)], words * _PATIENCE, gently=gently)
         done = replies.pop()
         if isinstance(done, redis_errors.ExecAbortError):
             _raise_first(replies)
         _raise_first([done])
         return None if done is None else _raise_first(list(done))
 
-    def _exchange(self, commands: Sequence[Command], patience: float = 0.0) -> list[Any]:
+    def _exchange(
+        self, commands: Sequence[Command], patience: float = 0.0, *, gently: bool = False
+    ) -> list[Any]:
         connection = self._connection
-        connection.send_packed_command(_packed(connection, commands))  # type: ignore[no-untyped-call]
+        parts = _packed(connection, commands)
+        pieces = pieces_of(parts) if gently else [parts]
+        for piece in pieces:
+            connection.send_packed_command(piece)  # type: ignore[no-untyped-call]
+            time.sleep(0 if piece is pieces[-1] else min(REST, MOST_REST / len(pieces)))
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -135,6 +146,23 @@ class Session:
             except redis_errors.ResponseError as error:
                 replies.append(error)
         return replies
+
+
+def pieces_of(parts: Sequence[bytes | memoryview]) -> list[list[bytes | memoryview]]:
+    """The same bytes in pieces of at most PIECE; all at once when they are more than GENTLE."""
+    if sum(map(len, parts)) > GENTLE:
+        return [list(parts)]
+    pieces: list[list[bytes | memoryview]] = [[]]
+    room = PIECE
+    for part in parts:
+        for at in range(0, len(part), PIECE):
+            bit = part[at : at + PIECE]
+            if len(bit) > room:
+                pieces.append([])
+                room = PIECE
+            pieces[-1].append(bit)
+            room -= len(bit)
+    return pieces
 
 
 def _packed(connection: AbstractConnection, commands: Sequence[Command]) -> list[bytes | memoryview]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dgdm.state import redis_wire
 from dgdm.state.redis_resp import joined, spans_of, write_pairs
 
 SIZES = [0, 1, 9, 10, 11, 99, 100, 101, 999, 1000, 1001, 9999, 10_000, 100_000]
@@ -48,3 +49,19 @@ def test_rows_of_an_array_are_values() -> None:
     rows = np.arange(12, dtype="<f4").reshape(3, 4)
     packed = write_pairs(np.array([2, 0], np.int64), joined([b"a", b"b", b"c"]), spans_of(rows))
     assert read(packed.text.tobytes()) == [b"c", rows[2].tobytes(), b"a", rows[0].tobytes()]
+
+
+@given(sizes=st.lists(st.integers(0, 200), max_size=40), whole=st.integers(0, 2000))
+def test_what_is_sent_in_pieces_is_the_same(sizes: list[int], whole: int) -> None:
+    parts = [bytes([i]) * size for i, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_wire, "PIECE", 64)
+        patch.setattr(redis_wire, "GENTLE", whole)
+        pieces = redis_wire.pieces_of([memoryview(part) for part in parts])
+    assert b"".join(bytes(bit) for piece in pieces for bit in piece) == b"".join(parts)
+    lengths = [sum(map(len, piece)) for piece in pieces]
+    if sum(sizes) > whole:
+        assert len(pieces) == 1
+    else:
+        assert max(lengths) <= 64
+        assert all(a + b > 64 for a, b in zip(lengths, lengths[1:], strict=False)), "a rest for nothing"
