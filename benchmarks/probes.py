@@ -18,17 +18,16 @@ from .load import encode
 
 NODES = 20  # nodes of the probes
 PAUSE = 0.02  # seconds between two
-SETTLING = 2.0  # seconds before the first that counts
 
 
-async def probe(settings: Settings, times: list[float], isolation: Isolation) -> None:
-    """Until cancelled: seconds from the moment a probe was due to the arrival of its vector."""
+async def probe(settings: Settings, times: list[float], isolation: Isolation, settling: float) -> None:
+    """Until cancelled: seconds from the moment a probe was due to the arrival of its vector, `settling` seconds on."""
     log = connect_log(settings)
     sent: dict[str, float] = {}
     try:
         async with EmbeddingStream(log, settings.embeddings_topic, isolation=isolation) as stream:
             sending = asyncio.create_task(_send(settings, log, sent))
-            settled = time.monotonic() + SETTLING
+            settled = time.monotonic() + settling
             try:
                 while True:
                     arrived = [

@@ -39,7 +39,8 @@ _PATIENCE = 3e-6
 """Seconds more for a transaction to be answered, per word: Redis first works it off and writes its AOF."""
 
 # A checkpoint has time, and what is served meanwhile needs the cores: it is sent in pieces with rests between them.
-PIECE, GENTLE = 64 << 10, 32 << 20  # bytes; above GENTLE a backlog is worked off, and the next one waits already
+PIECE = 64 << 10  # bytes
+GENTLE = 32 << 20  # bytes; above it a backlog is worked off, and the next checkpoint waits already
 REST, MOST_REST = 0.01, 1.0  # seconds: after a piece, and of all
 
 

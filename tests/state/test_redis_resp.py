@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hiredis
 import numpy as np
 import pytest
@@ -64,4 +66,4 @@ def test_what_is_sent_in_pieces_is_the_same(sizes: list[int], whole: int) -> Non
         assert len(pieces) == 1
     else:
         assert max(lengths) <= 64
-        assert all(a + b > 64 for a, b in zip(lengths, lengths[1:], strict=False)), "a rest for nothing"
+        assert all(a + b > 64 for a, b in itertools.pairwise(lengths)), "a rest for nothing"
