@@ -108,9 +108,9 @@ def test_redis_frozen_after_the_watch_leaves_the_outcome_unknown_not_refused(
 
     transaction = Session.transaction
 
-    def freeze_first(session: Session, commands: object) -> object:
+    def freeze_first(session: Session, commands: object, **how: bool) -> object:
         fragile.freeze()
-        return transaction(session, commands)  # type: ignore[arg-type]
+        return transaction(session, commands, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "transaction", freeze_first)
     with pytest.raises(StoreUnavailableError):
