@@ -18,8 +18,8 @@ STATE = [
     Mutant(
         "drift is not in the bound",
         "state/graph.py",
-        "self.residual() + self.drift + ULP",
-        "self.residual() + ULP",
+        "residual += self.drift + ULP",
+        "residual += ULP",
         f"{PROMISES}::test_drift_is_found_healed_and_part_of_the_bound_until_it_is_old",
     ),
     Mutant(
@@ -112,6 +112,7 @@ STATE = [
         "while 10**digits <= size:",
         "while 10**digits < size:",
         "tests/state/test_redis_resp.py",
+        "sent_in_pieces",
         "redis",
     ),
     Mutant(
@@ -141,9 +142,24 @@ STATE = [
     Mutant(
         "take a lease as soon as it looks free",
         "state/lease.py",
-        "if free and now - answered >= ttl and store.hold(",
-        "if free and store.hold(",
+        "due = now - answered >= ttl and (",
+        "due = (",
         LEASE,
+    ),
+    Mutant(
+        "take a lease before one is ready to serve",
+        "state/lease.py",
+        " and (ready is None or ready.is_set())",
+        "",
+        LEASE,
+    ),
+    Mutant(
+        "a piece of a checkpoint is not sent",
+        "state/redis_wire.py",
+        "        for at in range(0, len(part), PIECE):\n",
+        "        for at in range(0, min(len(part), 2 * PIECE), PIECE):\n",
+        "tests/state/test_redis_resp.py",
+        "sent_in_pieces",
     ),
     Mutant(
         "take a lease that another one holds",
