@@ -112,7 +112,6 @@ STATE = [
         "while 10**digits <= size:",
         "while 10**digits < size:",
         "tests/state/test_redis_resp.py",
-        "sent_in_pieces",
         "redis",
     ),
     Mutant(
