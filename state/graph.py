@@ -180,7 +180,7 @@ class GraphState:
                 return False
         return True
 
-    def bound(self, residual: float | None = None) -> list[float]:
+    def bound(self) -> list[float]:
         """What consumers may rely on per column [F], in feature units, once all selected is acknowledged.
 
         NO_PROMISE while what they hold of some node is unknown and not yet published again.
@@ -188,8 +188,7 @@ class GraphState:
         g, scale = self.arrays, self.rules.scale
         if (g.unknown[g.moved[: self.moved_count]] == UNKNOWN).any():
             return [NO_PROMISE] * self.rules.features
-        residual = self.residual() if residual is None else residual
-        residual += self.drift + ULP * float(self.peak[0])
+        residual = self.residual() + self.drift + ULP * float(self.peak[0])
         gap = max(self.tau, float(largest_gap(g)))
         written = ULP / 2 * (np.abs(self.rules.offset) + self.peak[0] / scale)  # vectors travel as float32
         bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
@@ -209,7 +208,7 @@ class GraphState:
         self._move_again()
         chosen = np.empty(min(limit, self.moved_count), np.int32)
         rows = chosen[: select_moved(self.arrays, self.tau, limit, chosen)]
-        internal, residual = self.arrays.H[rows], self.residual()
+        internal = self.arrays.H[rows]
         return Publication(
             ids=ids_of(self.ids, rows),
             rows=rows.copy(),
@@ -220,8 +219,8 @@ class GraphState:
             complete=self.moved_count == 0,
             sequence=self.sequence,
             remade=self.remade,
-            bound=self.bound(residual),
-            residual=residual,
+            bound=self.bound(),
+            residual=self.residual(),
             nodes=self.nodes,
             arcs=self.arcs,
         )

@@ -136,10 +136,11 @@ class Session:
     ) -> list[Any]:
         connection = self._connection
         parts = _packed(connection, commands)
-        pieces = pieces_of(parts) if gently else [parts]
-        for piece in pieces:
+        first, *others = pieces_of(parts) if gently else [parts]
+        connection.send_packed_command(first)  # type: ignore[no-untyped-call]
+        for piece in others:
+            time.sleep(min(REST, MOST_REST / len(others)))
             connection.send_packed_command(piece)  # type: ignore[no-untyped-call]
-            time.sleep(0 if piece is pieces[-1] else min(REST, MOST_REST / len(pieces)))
         replies: list[Any] = []
         for _ in commands:
             try:

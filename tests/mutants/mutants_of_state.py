@@ -18,8 +18,8 @@ STATE = [
     Mutant(
         "drift is not in the bound",
         "state/graph.py",
-        "residual += self.drift + ULP",
-        "residual += ULP",
+        "self.residual() + self.drift + ULP",
+        "self.residual() + ULP",
         f"{PROMISES}::test_drift_is_found_healed_and_part_of_the_bound_until_it_is_old",
     ),
     Mutant(
