@@ -13,6 +13,7 @@ import structlog
 
 from .collecting import collect, collect_all
 from .lifecycle import Step
+from .memory import return_free_memory
 from .store import (
     GraphStore,
     LastRecord,
@@ -246,6 +247,7 @@ class Checkpoint:
     async def _done(self, owner: Owner, meta: Meta, begun: float) -> None:
         self.owner = owner
         self._stored(time.monotonic() - begun)
+        await asyncio.to_thread(return_free_memory)
         with self._step(Step.GROUP):
             await self._commit_group(meta.event_offsets)
 

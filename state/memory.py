@@ -1,6 +1,9 @@
-"""What a graph takes of memory, by structure."""
+"""What a graph takes of memory, by structure, and what the process gives back of the rest."""
 
 from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
 
 from ..diffusion.arrays import BESIDE, FRESH, LISTS, RECORD, SLABS, TOUCHED, VECTORS, Adjacency
 from .graph import GraphState
@@ -25,3 +28,25 @@ def memory_of(graph: GraphState) -> dict[str, int]:
 def _arcs(a: Adjacency) -> int:
     in_use = a.slabs[: a.pool[SLABS]]
     return ARC_BYTES * int(in_use[in_use[:, TOUCHED] == 1, FRESH].sum())
+
+
+def _trimmer() -> Callable[[int], int] | None:
+    """The C library's, where it has one: glibc, of which the free parts stay with the process otherwise."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return trim
+
+
+_TRIM = _trimmer()
+
+
+def return_free_memory() -> None:
+    """To the system, what a burst of records or a large write has left: a millisecond, without the interpreter's lock.
+
+    Nothing where the C library is not glibc.
+    """
+    if _TRIM is not None:
+        _TRIM(0)

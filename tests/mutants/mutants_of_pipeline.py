@@ -82,6 +82,13 @@ PIPELINE = [
         f"{WORKER}::test_bad_messages_become_dead_letters_and_stop_nothing",
     ),
     Mutant(
+        "keep what a burst has left",
+        "state/checkpoint.py",
+        "        await asyncio.to_thread(return_free_memory)\n",
+        "",
+        "tests/worker/test_seal.py::test_what_a_burst_took_is_given_back_with_the_next_checkpoint",
+    ),
+    Mutant(
         "store what the log has not committed",
         "state/checkpoint.py",
         "            await self._output.commit()\n",

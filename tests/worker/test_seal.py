@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+import os
+import platform
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from graphtools import graph_of
 from processes import make_topics
 
 from dgdm.connections import connect_log, connect_store
+from dgdm.log.interface import TransactionalWriter
 from dgdm.producers.dead_letters import DeadLetterSink
 from dgdm.producers.embeddings import EmbeddingSink
 from dgdm.session import TURNS
@@ -17,20 +24,28 @@ from dgdm.settings import Settings
 from dgdm.state.checkpoint import Checkpoint, Position
 from dgdm.state.kernel_thread import KernelThread
 from dgdm.state.recovery import take_ownership
-from dgdm.state.store import Meta
+from dgdm.state.store import GraphStore, Meta
 
 VECTOR = np.ones((1, 4), np.float32)
+SMALL, COUNT = 1_000, 100_000  # bytes of a record, and so many of them
 
 
 async def nothing(*_: Any) -> None:
     """Lag tools see nothing."""
 
 
-async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(settings: Settings) -> None:
-    """
-    first turn:  a, acknowledged; its commit is held
-    second turn: b, written during that commit
-    """
+class Sealed(NamedTuple):
+    """A checkpoint between real ends, its writers' first, and what it writes to."""
+
+    checkpoint: Checkpoint
+    sink: EmbeddingSink
+    first: TransactionalWriter
+    store: GraphStore
+
+
+@contextlib.asynccontextmanager
+async def sealed(settings: Settings) -> AsyncIterator[Sealed]:
+    """Nothing is published yet, and no tail is owed."""
     await make_topics(settings)
     log, store, kernel = connect_log(settings), connect_store(settings), KernelThread()
     writers = [log.transactional_writer(f"dgdm-{settings.graph}-{turn}", 60) for turn in range(TURNS)]
@@ -53,14 +68,29 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
         )
         checkpoint.attach(sink)
         checkpoint.position.tail_owed = False
-        reached, let_go, commit = asyncio.Event(), asyncio.Event(), writers[0].commit
+        yield Sealed(checkpoint, sink, writers[0], store)
+    finally:
+        for writer in writers:
+            await writer.close()
+        await log.close()
+        store.close()
+        kernel.close()
+
+
+async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(settings: Settings) -> None:
+    """
+    first turn:  a, acknowledged; its commit is held
+    second turn: b, written during that commit
+    """
+    async with sealed(settings) as (checkpoint, sink, first, store):
+        reached, let_go, commit = asyncio.Event(), asyncio.Event(), first.commit
 
         async def slow() -> None:
             reached.set()
             await let_go.wait()
             await commit()
 
-        writers[0].commit = slow  # type: ignore[method-assign]
+        first.commit = slow  # type: ignore[method-assign]
         await sink.publish(["a"], VECTOR, [], 1)
         barrier = dict(sink.output_offsets)
         sealing = asyncio.create_task(checkpoint.seal())
@@ -75,9 +105,22 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
         assert stored is not None
         assert stored.output_offsets == barrier
         assert sink.output_offsets[0] > barrier[0]
-    finally:
-        for writer in writers:
-            await writer.close()
-        await log.close()
-        store.close()
-        kernel.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what was freed")
+async def test_what_a_burst_took_is_given_back_with_the_next_checkpoint(settings: Settings) -> None:
+    async with sealed(settings) as (checkpoint, *_):
+        burst = [bytes(SMALL) for _ in range(COUNT)]
+        last = burst.pop()  # glibc gives the end of its heap back by itself
+        full = resident()
+        del burst
+        assert resident() > full - SMALL * COUNT / 2
+        assert await checkpoint.commit()
+        await checkpoint.written()
+        assert resident() < full - SMALL * COUNT / 2
+        assert len(last) == SMALL
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
