@@ -20,6 +20,7 @@ from clitools import ROOT, dgdm, running, up
 from processes import stored_meta, until
 from stores import running_redis
 
+from dgdm.connections import connect_store
 from dgdm.schemas.events import decode_event
 from dgdm.settings import Settings
 
@@ -64,6 +65,14 @@ def execute(block: Block, page: str, env: dict[str, str] | None = None) -> tuple
     return done.stdout, {}
 
 
+async def holds_ann() -> bool:
+    store = connect_store(Settings())
+    try:
+        return bool(await asyncio.to_thread(store.lookup, ["ann"]))
+    finally:
+        store.close()
+
+
 @pytest.mark.parametrize("name", WITH_A_WORKER)
 def test_a_page_does_what_it_says(folder: Path, name: str) -> None:
     said, told = "", ""
@@ -72,6 +81,8 @@ def test_a_page_does_what_it_says(folder: Path, name: str) -> None:
             if block.language == "text":
                 assert said == block.text, f"{name}:{block.line}"
             elif block.language in ("python", "sh") and not ELSEWHERE.search(block.text):
+                if "open_store" in block.text:  # which shows what the last checkpoint holds
+                    asyncio.run(until(holds_ann, "a checkpoint with what was published"))
                 said, names = execute(block, name)
                 told += said
                 if "vectors" in names:
