@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from .backlog import Backlog
 from .consumers.events import EventBatch, EventSource
 from .schemas.progress import Progress
 from .state.deadline import Deadline
@@ -33,7 +34,6 @@ log = structlog.get_logger()
 IDLE = 0.2  # seconds one poll waits for the first record
 LOOK = 0.5  # seconds between two looks at the end of the log in a pause
 LARGEST_WRITE = 256 << 20  # bytes of one checkpoint, about: what a store takes in one transaction
-SOLVE_SHARE = 9  # times as long as a solve took, the next one is put off while a large backlog is worked off
 SLICE = 0.25  # seconds the kernel thread may push before the loop has its say again
 
 
@@ -80,8 +80,8 @@ class Pipeline:
         self._telling: asyncio.Task[None] | None = None
         self._arrived: list[Publication] = []  # acknowledged, and P has not followed yet
         self._told: tuple[dict[int, int], int] | None = None  # offsets, `remade`: by the last progress record
-        self._told_at, self._solved_at, self._solve_seconds = 0.0, time.monotonic(), 0.0
-        self._solving_since: float | None = None
+        self._told_at = 0.0
+        self._backlog = Backlog(settings.catch_up, settings.max_staleness)
         self._stored_at = time.monotonic()
         self._sealing: asyncio.Task[None] | None = None
         self._floor_told = self._changed = False  # changed: since the last checkpoint
@@ -113,7 +113,7 @@ class Pipeline:
         """Apply, publish and store until `stop` is set. Raises LogError, FencedError."""
         while not self._stop.is_set():
             batch = await self._next_batch()
-            if self._catching_up():
+            if self._backlog.is_repaired_only(self._source.lag):
                 await self._advance(batch, push=False, limit=0 if self._late() else None)
             else:
                 await self._advance(batch, push=True, limit=self._settings.publish_limit)
@@ -146,15 +146,18 @@ class Pipeline:
         """The next batch, or an empty one when something else is to be done first."""
         if self._polling is None:
             self._polling = asyncio.create_task(self._read())
-        behind = self._source.lag >= self._settings.catch_up
-        # A backlog waits while a solve is under way: each batch of it would undo a part of the solve.
-        held = self._solving_since is not None and behind
+        lag, backlog = self._source.lag, self._backlog
+        held = backlog.waits(lag)
         waiting: set[asyncio.Future[Any]] = set() if held else {self._polling}
         if self._publishing is not None and self._graph.news:
             waiting.add(self._publishing)
-        if self._encoding is not None and not behind and (due := self._encoding.due) is not None:
+        if (
+            self._encoding is not None
+            and not backlog.is_large(lag)
+            and (due := self._encoding.due) is not None
+        ):
             waiting.add(asyncio.wrap_future(due))
-        busy = self._graph.pending_count > 0 and not self._catching_up()
+        busy = self._graph.pending_count > 0 and not backlog.is_repaired_only(lag)
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         if waiting:
             await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +205,7 @@ class Pipeline:
         self._metrics.lag.set(self._source.behind(position.event_offsets))
         self._metrics.dirty.set(graph.dirty_count)
         if push:
-            self._time_solve()
+            self._backlog.pushed(all_is_told=not (graph.pending_count or graph.moved_count))
         self._publish(turn.publication, offsets)
         refused = [(batch.records[index], error) for index, error in turn.refused]
         await self._dead_letters.put(self._source.topic, refused)
@@ -232,22 +235,6 @@ class Pipeline:
             for publication in self._arrived:
                 self._graph.acknowledge(publication)
         self._arrived.clear()
-
-    def _catching_up(self) -> bool:
-        """Backlog is large: repair only, and solve for a tenth of the time."""
-        if self._source.lag < self._settings.catch_up or self._solving_since is not None:
-            return False
-        pause = max(self._settings.max_staleness, SOLVE_SHARE * self._solve_seconds)
-        return time.monotonic() - self._solved_at < pause
-
-    def _time_solve(self) -> None:
-        """A solve begins with a push and ends when consumers have been told everything."""
-        now = time.monotonic()
-        if self._solving_since is None:
-            self._solving_since = now
-        if not (self._graph.pending_count or self._graph.moved_count):
-            self._solve_seconds = now - self._solving_since
-            self._solving_since, self._solved_at = None, now
 
     # -- out
 
@@ -353,10 +340,14 @@ class Pipeline:
             return
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
         changed = self._changed or self._checkpoint.went_back
-        if changed and (due or self._graph.dirty_count >= self._dirty_limit // 2):
+        if changed and (due or self._much_is_dirty):
             await self._seal()
         elif due and not self._checkpoint.writing:
             self._metrics.all_is_stored()
+
+    @property
+    def _much_is_dirty(self) -> bool:
+        return self._graph.dirty_count >= self._dirty_limit // 2
 
     async def _commit(self) -> bool:
         """Everything, now."""
@@ -376,7 +367,9 @@ class Pipeline:
             task, self._sealing = self._sealing, None
             task.result()
         await self._kernel(self._follow)
-        written = await self._checkpoint.write()
+        # Else the next one waits already, or a stop does.
+        gently = not (self._much_is_dirty or self._stop.is_set())
+        written = await self._checkpoint.write(gently=gently)
         self._changed = self._changed or not written
         return written
 

@@ -75,7 +75,18 @@ class Position:
 
 
 class Checkpoint:
-    """Where one owner stands, and the one way to make it durable."""
+    """Where one owner stands, and the one way to make it durable: `seal`, then `write`. Nothing else writes state.
+
+    1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it);
+    2. the log's transaction is committed, and the output offsets of the barrier count from then on;
+    3. gather: dead letters are acknowledged, and what changed is copied, with the offsets;
+    4. in a thread: one compare-and-set on (token, sequence) writes it all;
+    5. the group's offsets, for lag tools only.
+
+    Processing may go on between 2 and 3, and after 3; what it publishes is in the next transaction, and after a
+    crash in the tail. While an earlier write still waits for the store only 1 and 2 are taken: a transaction never
+    outlives the checkpoint interval.
+    """
 
     def __init__(
         self,
@@ -133,22 +144,6 @@ class Checkpoint:
         """Whether a write to the store is still under way."""
         return self._writing is not None and not self._writing.done()
 
-    async def commit(self) -> bool:
-        """Make everything applied and published so far durable; nothing else writes state. The order:
-
-        1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it);
-        2. the log's transaction is committed, and the output offsets of the barrier count from then on;
-        3. gather: dead letters are acknowledged, and what changed is copied, with the offsets;
-        4. in a thread: one compare-and-set on (token, sequence) writes it all;
-        5. the group's offsets, for lag tools only.
-
-        Processing may go on between 2 and 3, and after 3; what it publishes is in the next transaction, and after a
-        crash in the tail. While an earlier write still waits for the store only 1 and 2 are taken and False is
-        returned: a transaction never outlives the checkpoint interval. Raises FencedError, LogError.
-        """
-        await self.seal()
-        return await self.write()
-
     async def seal(self) -> None:
         """Steps 1 and 2. Raises LogError."""
         assert self._output is not None, "attach an output first"
@@ -160,8 +155,11 @@ class Checkpoint:
         if not self.position.tail_owed:
             self.position.output_offsets = ends
 
-    async def write(self) -> bool:
-        """Steps 3 to 5, between two batches. Raises FencedError, LogError."""
+    async def write(self, *, gently: bool = False) -> bool:
+        """Steps 3 to 5, between two batches; False while an earlier write is under way. Raises FencedError, LogError.
+
+        `gently` is a store's (`GraphStore.commit`).
+        """
         await self._dead_letters.flush()
         if self.writing:
             return False
@@ -171,7 +169,7 @@ class Checkpoint:
             meta = self.meta
             if self._went_back is None:
                 changes = await self._kernel(lambda: collect(self._graph, meta))
-                write = self._write(owner, changes, self._begun)
+                write = self._write(owner, changes, self._begun, gently=gently)
             else:
                 everything = await self._kernel(lambda: list(collect_all(self._graph, meta)))
                 write = self._rewrite(owner, everything, self._went_back[0], self._begun)
@@ -202,11 +200,11 @@ class Checkpoint:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
 
-    async def _write(self, owner: Owner, changes: StoreChanges, begun: float) -> None:
+    async def _write(self, owner: Owner, changes: StoreChanges, begun: float, *, gently: bool) -> None:
         """Repeat the same payload until its outcome is known: the store refuses it when it is already there."""
         with self._step(Step.STORE):
             try:
-                await self._insist(lambda: self._store.commit(owner, changes))
+                await self._insist(lambda: self._store.commit(owner, changes, gently=gently))
             except StoreConflictError as conflict:
                 stored = conflict.stored
                 if stored != owner:

@@ -124,7 +124,7 @@ class RedisStore:
         self._drop_doomed()
         return owner
 
-    def commit(self, owner: Owner, changes: StoreChanges) -> None:
+    def commit(self, owner: Owner, changes: StoreChanges, *, gently: bool = False) -> None:
         packing.require_size(changes)
         with self._client.session() as session:
             header = self._watch(session, owner._replace(sequence=owner.sequence - 1))
@@ -134,7 +134,7 @@ class RedisStore:
             writes.add(changes)
             require_hashes(session, writes.touched)
             last = self._header_command(owner, header.generation, packing.pack_meta(changes.meta))
-            self._execute(session, [*writes.commands, last], gently=True)
+            self._execute(session, [*writes.commands, last], gently=gently)
 
     def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:
         generation = uuid.uuid4().hex

@@ -38,9 +38,8 @@ Command = Words | Packed
 _PATIENCE = 3e-6
 """Seconds more for a transaction to be answered, per word: Redis first works it off and writes its AOF."""
 
-# A checkpoint has time, and what is served meanwhile needs the cores: it is sent in pieces with rests between them.
+# A checkpoint may have time, and what is served meanwhile needs the cores: in pieces, with rests between them.
 PIECE = 64 << 10  # bytes
-GENTLE = 32 << 20  # bytes; above it a backlog is worked off, and the next checkpoint waits already
 REST, MOST_REST = 0.01, 1.0  # seconds: after a piece, and of all
 
 
@@ -151,9 +150,7 @@ class Session:
 
 
 def pieces_of(parts: Sequence[bytes | memoryview]) -> list[list[bytes | memoryview]]:
-    """The same bytes in pieces of at most PIECE; all at once when they are more than GENTLE."""
-    if sum(map(len, parts)) > GENTLE:
-        return [list(parts)]
+    """The same bytes in pieces of at most PIECE."""
     pieces: list[list[bytes | memoryview]] = [[]]
     room = PIECE
     for part in parts:

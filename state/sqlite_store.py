@@ -115,7 +115,7 @@ class SqliteStore:
         self._drop_doomed()
         return owner
 
-    def commit(self, owner: Owner, changes: StoreChanges) -> None:
+    def commit(self, owner: Owner, changes: StoreChanges, *, gently: bool = False) -> None:  # noqa: ARG002 - a write to a file takes no core from anybody
         packing.require_size(changes)
         with self._writer.transaction("IMMEDIATE") as db:
             header = self._require(db, owner._replace(sequence=owner.sequence - 1))

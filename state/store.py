@@ -195,11 +195,12 @@ class GraphStore(Protocol):
         Raises StoreConflictError.
         """
 
-    def commit(self, owner: Owner, changes: StoreChanges) -> None:
+    def commit(self, owner: Owner, changes: StoreChanges, *, gently: bool = False) -> None:
         """Write atomically and set the owner to `owner`, if the stored owner is (token, sequence − 1).
 
-        Raises StoreConflictError; StoreUnavailableError leaves the outcome unknown; StoreError above
-        MAX_COMMIT_BYTES (nothing is written; `rewrite` in smaller batches is the way left).
+        `gently` leaves the cores to what is served meanwhile: it may take a second longer. Raises
+        StoreConflictError; StoreUnavailableError leaves the outcome unknown; StoreError above MAX_COMMIT_BYTES
+        (nothing is written; `rewrite` in smaller batches is the way left).
         """
 
     def rewrite(self, owner: Owner, expected: Owner | None, batches: Iterable[StoreChanges]) -> None:

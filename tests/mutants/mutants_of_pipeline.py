@@ -89,6 +89,27 @@ PIPELINE = [
         "tests/worker/test_seal.py::test_what_a_burst_took_is_given_back_with_the_next_checkpoint",
     ),
     Mutant(
+        "rest while a backlog waits",
+        "pipeline.py",
+        "not (self._much_is_dirty or self._stop.is_set())",
+        "not self._stop.is_set()",
+        "tests/worker/test_pace.py::test_a_checkpoint_has_time_only_when_no_other_waits",
+    ),
+    Mutant(
+        "rest while a stop waits",
+        "pipeline.py",
+        "not (self._much_is_dirty or self._stop.is_set())",
+        "not self._much_is_dirty",
+        "tests/worker/test_pace.py::test_a_checkpoint_has_time_only_when_no_other_waits",
+    ),
+    Mutant(
+        "a backlog is solved all the time",
+        "backlog.py",
+        "SOLVE_SHARE * self._seconds",
+        "0.0",
+        "tests/worker/test_pace.py::test_a_large_backlog_is_solved_for_a_tenth_of_the_time",
+    ),
+    Mutant(
         "store what the log has not committed",
         "state/checkpoint.py",
         "            await self._output.commit()\n",

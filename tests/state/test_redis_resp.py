@@ -53,17 +53,13 @@ def test_rows_of_an_array_are_values() -> None:
     assert read(packed.text.tobytes()) == [b"c", rows[2].tobytes(), b"a", rows[0].tobytes()]
 
 
-@given(sizes=st.lists(st.integers(0, 200), max_size=40), whole=st.integers(0, 2000))
-def test_what_is_sent_in_pieces_is_the_same(sizes: list[int], whole: int) -> None:
+@given(sizes=st.lists(st.integers(0, 200), max_size=40))
+def test_what_is_sent_in_pieces_is_the_same(sizes: list[int]) -> None:
     parts = [bytes([i]) * size for i, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redis_wire, "PIECE", 64)
-        patch.setattr(redis_wire, "GENTLE", whole)
         pieces = redis_wire.pieces_of([memoryview(part) for part in parts])
     assert b"".join(bytes(bit) for piece in pieces for bit in piece) == b"".join(parts)
     lengths = [sum(map(len, piece)) for piece in pieces]
-    if sum(sizes) > whole:
-        assert len(pieces) == 1
-    else:
-        assert max(lengths) <= 64
-        assert all(a + b > 64 for a, b in itertools.pairwise(lengths)), "a rest for nothing"
+    assert max(lengths) <= 64
+    assert all(a + b > 64 for a, b in itertools.pairwise(lengths)), "a rest for nothing"

@@ -115,7 +115,8 @@ async def test_what_a_burst_took_is_given_back_with_the_next_checkpoint(settings
         full = resident()
         del burst
         assert resident() > full - SMALL * COUNT / 2
-        assert await checkpoint.commit()
+        await checkpoint.seal()
+        assert await checkpoint.write()
         await checkpoint.written()
         assert resident() < full - SMALL * COUNT / 2
         assert len(last) == SMALL
