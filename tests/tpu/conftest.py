@@ -7,17 +7,30 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from brokers import shared_broker
 from mockedgetpu import QUICK, WATCHDOG, Bus, have_c_compiler, library
+from stores import RedisProcess, redis_server
 
 from dgdm.tpu.device import Device, DeviceState
 from dgdm.tpu.edge import open_accelerator
 from dgdm.tpu.metrics import TpuMetrics
+
+__all__ = ["redis_server"]
 
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dgdm.tpu.lock.lock_folder", lambda: tmp_path)
     monkeypatch.delenv("TPU_POWER_LIMIT", raising=False)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("kafka-redis", marks=pytest.mark.integration)])
+def places(request: pytest.FixtureRequest) -> Callable[[Path], tuple[str, str]]:
+    """Log and store of a worker that may use a folder, on each pair."""
+    if request.param == "sqlite":
+        return lambda folder: (f"sqlite:///{folder}/log.db", f"sqlite:///{folder}/store.db")
+    server: RedisProcess = request.getfixturevalue("redis_server")
+    return lambda _: (shared_broker().url, server.url)
 
 
 @pytest.fixture

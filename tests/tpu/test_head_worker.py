@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,16 @@ def head_file(path: Path, width: int = 4) -> Path:
     return path
 
 
-def head_settings(folder: Path, head: Path, **others: Any) -> Settings:
-    log, store = (f"sqlite:///{folder}/{name}.db" for name in ("log", "store"))
-    return settings_of(log, store, head=head, **others)
+Places = Callable[[Path], tuple[str, str]]
+
+
+def head_settings(places: tuple[str, str], head: Path, **others: Any) -> Settings:
+    settings = settings_of(*places, head=head, **others)
+    return settings.model_copy(update={"predictions_topic": f"{settings.graph}.predictions"} | others)
+
+
+def embedded(folder: Path) -> tuple[str, str]:
+    return f"sqlite:///{folder}/log.db", f"sqlite:///{folder}/store.db"
 
 
 async def make_all_topics(settings: Settings) -> None:
@@ -83,9 +91,9 @@ async def require_predictions(settings: Settings, *, steps: float = 0.01) -> Non
     assert sum(isinstance(one, Embedding) for one in held.values()) > 50
 
 
-async def test_every_vector_has_its_prediction(tmp_path: Path) -> None:
+async def test_every_vector_has_its_prediction(tmp_path: Path, places: Places) -> None:
     """Also after SIGKILL, and after nodes went."""
-    settings = head_settings(tmp_path, head_file(tmp_path / "first.tflite"))
+    settings = head_settings(places(tmp_path), head_file(tmp_path / "first.tflite"))
     await make_all_topics(settings)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
@@ -102,9 +110,9 @@ async def test_every_vector_has_its_prediction(tmp_path: Path) -> None:
     await require_predictions(settings)
 
 
-async def test_another_head_predicts_all_anew(tmp_path: Path) -> None:
+async def test_another_head_predicts_all_anew(tmp_path: Path, places: Places) -> None:
     first, second = (head_file(tmp_path / f"{name}.tflite") for name in ("first", "second"))
-    settings = head_settings(tmp_path, first, encoding="json")
+    settings = head_settings(places(tmp_path), first, encoding="json")
     await make_all_topics(settings)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
@@ -119,14 +127,14 @@ async def test_another_head_predicts_all_anew(tmp_path: Path) -> None:
     await require_predictions(settings)
 
 
-async def test_a_device_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_device_that_fails(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     if not have_c_compiler():
         pytest.skip("no C compiler to build the mock library with")
     bus = Bus(tmp_path / "bus", ",".join(f"pci:/dev/apex_{i}" for i in range(6)))
     monkeypatch.setenv("MOCK_EDGETPU", str(bus.folder))
     head = head_file(tmp_path / "head.tflite")
     (tmp_path / "head_edgetpu.tflite").write_bytes(compiled(head.read_bytes()))
-    settings = head_settings(tmp_path, head, devices=f"pci:{DEVICE}", tpu_library=library())
+    settings = head_settings(places(tmp_path), head, devices=f"pci:{DEVICE}", tpu_library=library())
     await make_all_topics(settings)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
@@ -151,7 +159,7 @@ async def test_a_head_that_cannot_work_is_refused(
     head = head_file(tmp_path / "head.tflite", width)
     if content is not None:
         head.write_bytes(content)
-    settings = head_settings(tmp_path, head)
+    settings = head_settings(embedded(tmp_path), head)
     await make_all_topics(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         assert await worker.ended() == 2
@@ -159,7 +167,9 @@ async def test_a_head_that_cannot_work_is_refused(
 
 
 async def test_a_missing_topic_is_named(tmp_path: Path) -> None:
-    settings = head_settings(tmp_path, head_file(tmp_path / "head.tflite"), predictions_topic="nope")
+    settings = head_settings(
+        embedded(tmp_path), head_file(tmp_path / "head.tflite"), predictions_topic="nope"
+    )
     await make_topics(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         assert await worker.ended() == 2

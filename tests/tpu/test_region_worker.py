@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ NODES = 60
 DEVICE = os.getpid() % 6  # so that two runs on one machine do not meet at one lock
 
 
-def region_settings(folder: Path, **others: Any) -> Settings:
-    log, store = (f"sqlite:///{folder}/{name}.db" for name in ("log", "store"))
+Places = Callable[[Path], tuple[str, str]]
+
+
+def region_settings(places: tuple[str, str], **others: Any) -> Settings:
     given = {"diffusion_backend": "region", "metrics_port": free_port()}
-    return settings_of(log, store, **(given | others))
+    return settings_of(*places, **(given | others))
 
 
 async def passes(settings: Settings) -> float:
@@ -48,13 +51,13 @@ async def tick(events: GraphProducer, hour: int) -> None:
     await events.visible(60)
 
 
-async def test_on_the_cpu(tmp_path: Path) -> None:
+async def test_on_the_cpu(tmp_path: Path, places: Places) -> None:
     regions = tmp_path / "regions.json"
     regions.write_text(json.dumps([list(range(30)), [str(i) for i in range(30, NODES)], ["nobody"]]))
     for given in ({}, {"regions": regions}):
         folder = tmp_path / ("given" if given else "found")
         folder.mkdir()
-        settings = region_settings(folder, **given)
+        settings = region_settings(places(folder), **given)
         await make_topics(settings)
         async with producer(settings) as events:
             with WorkerProcess(settings, folder) as worker:
@@ -91,8 +94,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bus:
     return bus
 
 
-async def test_a_device_that_fails_never_reaches_the_stream(tmp_path: Path, machine: Bus) -> None:
-    settings = region_settings(tmp_path, devices=f"pci:{DEVICE}", tpu_library=library())
+async def test_a_device_that_fails_never_reaches_the_stream(
+    tmp_path: Path, machine: Bus, places: Places
+) -> None:
+    settings = region_settings(places(tmp_path), devices=f"pci:{DEVICE}", tpu_library=library())
     await make_topics(settings)
     async with producer(settings) as events:
         with WorkerProcess(settings, tmp_path) as worker:
@@ -148,7 +153,7 @@ async def test_what_cannot_work_is_refused(tmp_path: Path, given: dict[str, Any]
     if "regions" in given:
         (tmp_path / "regions.json").write_text(given["regions"])
         given = {"regions": tmp_path / "regions.json"}
-    settings = region_settings(tmp_path, **given)
+    settings = region_settings((f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db"), **given)
     await make_topics(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         assert await worker.ended() == 2
