@@ -10,6 +10,7 @@ import numpy as np
 
 from dgdm.diffusion.arrays import FILLED, SLAB_BITS
 from dgdm.state.graph import GraphState
+from dgdm.state.memory import return_free_memory
 
 from .figures import at_most, resident, spread, tell, with_goals
 from .kernel_graphs import rmat_pairs, unit_rows
@@ -40,11 +41,13 @@ def measure(*, quick: bool) -> dict[str, Any]:
 def held(nodes: int, arcs: int) -> dict[str, Any]:
     """Build a graph in this process and weigh it."""
     _fill(new_state(), 100, 200)  # loads the kernels
+    return_free_memory()
     before = resident()
     graph = new_state()
     _fill(graph, nodes, arcs)
     graph.push()
     publish(graph)
+    return_free_memory()  # as a worker does with each checkpoint
     g = graph.arrays
     raw = 4 * nodes * FEATURES * 4 + 8 * graph.arcs
     return {

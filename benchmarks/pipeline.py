@@ -24,6 +24,7 @@ from dgdm.consumers.progress import read_progress
 from dgdm.log.interface import Isolation, Log
 from dgdm.settings import Settings
 
+from .causes import Probe, met_on_the_way
 from .figures import at_least, at_most, tails, with_goals
 from .load import edge_events, graph_events, send_all, send_at
 from .probes import fresh_vector, probe
@@ -231,20 +232,25 @@ async def _sample_lag(bench: Bench, lags: list[int]) -> None:
         await reader.close()
 
 
-async def _latency(bench: Bench, isolation: Isolation) -> dict[str, float]:
+async def _latency(bench: Bench, isolation: Isolation) -> dict[str, Any]:
     given = bench.given
     settling = min(SETTLING, given.steady_seconds)
     messages = list(
         edge_events(bench.random, given.nodes, int(given.steady * (given.steady_seconds + settling)))
     )
-    times: list[float] = []
+    seen: list[Probe] = []
     sending = asyncio.create_task(
         send_at(bench.log, bench.settings.events_topic, messages, given.steady, DUE_EVERY[1])
     )
-    probing = asyncio.create_task(probe(bench.settings, times, isolation, settling))
+    probing = asyncio.create_task(probe(bench.settings, seen, isolation, settling))
     await asyncio.wait({sending, probing}, return_when=asyncio.FIRST_COMPLETED)
     probing.cancel()
     with suppress(asyncio.CancelledError):
         await probing
     await sending
-    return {"settling_s": settling, **tails([1000 * t for t in times])}
+    assert bench.worker is not None
+    return {
+        "settling_s": settling,
+        **tails([1000 * one.seconds for one in seen]),
+        "met_on_the_way": met_on_the_way(bench.worker.notes, seen),
+    }

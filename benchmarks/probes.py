@@ -14,14 +14,15 @@ from dgdm.log.interface import Isolation, Log, Message
 from dgdm.schemas.embeddings import Embedding
 from dgdm.settings import Settings
 
+from .causes import Probe
 from .load import encode
 
 NODES = 20  # nodes of the probes
 PAUSE = 0.02  # seconds between two
 
 
-async def probe(settings: Settings, times: list[float], isolation: Isolation, settling: float) -> None:
-    """Until cancelled: seconds from the moment a probe was due to the arrival of its vector, `settling` seconds on."""
+async def probe(settings: Settings, seen: list[Probe], isolation: Isolation, settling: float) -> None:
+    """Until cancelled: from the moment a probe was due to the arrival of its vector, `settling` seconds on."""
     log = connect_log(settings)
     sent: dict[str, float] = {}
     try:
@@ -39,7 +40,7 @@ async def probe(settings: Settings, times: list[float], isolation: Isolation, se
                         if (
                             due is not None and due > settled
                         ):  # the first ones have made the nodes of the probes
-                            times.append(now - due)
+                            seen.append(Probe(due, now - due))
                     if sending.done():
                         sending.result()
             finally:

@@ -58,10 +58,11 @@ class Worker:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings, self._port = settings, free_port()
         environment = {f"DGDM_{name.upper()}": _as_text(value) for name, value in _given(settings).items()}
+        self.notes = folder / "notes"
         self.begun = time.monotonic()
         with (folder / "worker.log").open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dgdm", "worker"],
+                [sys.executable, "-m", "benchmarks.noted_worker", str(self.notes)],
                 env={**os.environ, **environment, "DGDM_METRICS_PORT": str(self._port)},
                 stderr=output,
             )

@@ -35,6 +35,7 @@ from dgdm.log.topics import create_topics, plans
 from dgdm.schemas.events import GraphEvent
 from dgdm.settings import Settings
 
+from .causes import Probe
 from .figures import at_least, at_most, tails, with_goals
 from .probes import probe
 from .soak_load import Town
@@ -154,14 +155,14 @@ class Soak:
 
     async def _ordinary(self) -> None:
         """Ordinary events after a quiet point, and how long a vector takes."""
-        times: list[float] = []
-        probing = asyncio.create_task(probe(self._settings, times, "read_uncommitted", SETTLING))
+        seen: list[Probe] = []
+        probing = asyncio.create_task(probe(self._settings, seen, "read_uncommitted", SETTLING))
         try:
             await self._live("ordinary", ORDINARY)
         finally:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
-        self._latency = tails([1000 * t for t in times])
+        self._latency = tails([1000 * one.seconds for one in seen])
 
     async def _live(self, phase: str, seconds: float, rate: int | None = RATE) -> None:
         """Ordinary events for so long, at a rate that waits for nobody; without one as fast as they are taken."""
