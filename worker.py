@@ -216,6 +216,7 @@ class Worker:
 
     async def _session(self, events: Log, store: GraphStore) -> None:
         """Serve once, until stopped or until something fails."""
+        gc.collect()  # a session that failed is a cycle of tasks, errors and frames, with a whole publication in it
         session = Session(events, self._settings, self.metrics, self._kernel, self._report)
         serving = asyncio.create_task(self._serve(session, events, store))
         stopped = asyncio.create_task(self._stop.wait())

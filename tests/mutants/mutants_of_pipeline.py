@@ -110,6 +110,13 @@ PIPELINE = [
         "tests/worker/test_pace.py::test_a_large_backlog_is_solved_for_a_tenth_of_the_time",
     ),
     Mutant(
+        "keep the sessions that failed",
+        "worker.py",
+        "        gc.collect()  # a session that failed",
+        "        # a session that failed",
+        "tests/worker/test_log_faults.py::test_a_session_that_failed_is_forgotten",
+    ),
+    Mutant(
         "store what the log has not committed",
         "state/checkpoint.py",
         "            await self._output.commit()\n",

@@ -56,6 +56,24 @@ async def test_a_log_that_fails_does_not_cost_the_graph(settings: Settings, tmp_
     await require_truth(settings, "read_uncommitted")
 
 
+async def test_a_session_that_failed_is_forgotten(settings: Settings, tmp_path: Path) -> None:
+    """It holds what it was about to publish: a log that fails now and then must not cost memory each time."""
+    await make_topics(settings)
+    async with producer(settings) as events:
+        with WorkerProcess(
+            settings, tmp_path, [str(Path(__file__).with_name("counting_worker.py"))]
+        ) as worker:
+            for part in range(4):
+                await worker.says("sessions", times=part + 1)
+                sending = asyncio.create_task(send_slowly(events, some_events(part, 100)))
+                await fence(settings)
+                await sending
+            await worker.says("sessions", times=5)
+            await events.visible(60)
+            assert await worker.stop() == 0
+            assert {line["message"] for line in worker.said("sessions")} == {"1 in memory"}
+
+
 async def test_what_an_aborted_transaction_carried_is_sent_again(settings: Settings, tmp_path: Path) -> None:
     """
     committed:    a = 0, b = 1
