@@ -19,9 +19,11 @@ HEAD = """\
 runs one of them and prints one JSON object: figures with their spread, the baseline of the same run, and `goals`, each
 with its figure, what was wanted and whether it `holds`; the exit code is 1 when one does not. What is compared takes
 turns in one run, on the same events. `--quick` shrinks everything until it says nothing, but runs. The figures below are
-those of the files in `benchmarks/results`; where one is kept for a name, it was written by
+those of the files in `benchmarks/results`, each written by
 
     python -m benchmarks NAME --json > benchmarks/results/NAME.json
+
+or, with other arguments than those that stand there anyway, as `NAME-WHAT.json`.
 
 A cell with two numbers below the first is a median, with the least and the largest that was seen. A failed goal stays in
 the table.
@@ -60,9 +62,16 @@ def page() -> str:
         parts.append(f"## {name}\n\n{(run.__doc__ or '').strip()}\n")
         if name in NOTES:
             parts.append(NOTES[name])
-        kept = RESULTS / f"{name}.json"
-        parts += _result(json.loads(kept.read_text())) if kept.exists() else ["No result is kept.\n"]
+        kept = sorted(path for path in RESULTS.glob("*.json") if _is_of(path, name))
+        for path in kept:
+            parts += [f"### {path.name}\n"] if len(kept) > 1 else []
+            parts += _result(json.loads(path.read_text()))
+        parts += [] if kept else ["No result is kept.\n"]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _is_of(path: Path, name: str) -> bool:
+    return path.stem == name or (path.stem.startswith(f"{name}-") and path.stem not in NAMES)
 
 
 def _result(found: dict[str, Any]) -> list[str]:
@@ -115,6 +124,8 @@ def _cell(value: Any) -> str:
         return f"{_number(value['median'])}<br>{_number(value['min'])} … {_number(value['max'])}"
     if isinstance(value, dict):
         return "<br>".join(f"{name.replace('_', ' ')} {_number(one)}" for name, one in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"{len(value)}, in the file"
     if isinstance(value, list):
         return "<br>".join(map(str, value)) or "—"
     return _number(value) if isinstance(value, int | float) else "—" if value is None else str(value)
