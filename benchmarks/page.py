@@ -120,7 +120,7 @@ def _flat(value: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, dict) and "median" in value:
+    if isinstance(value, dict) and {"median", "min", "max"} <= value.keys():
         return f"{_number(value['median'])}<br>{_number(value['min'])} … {_number(value['max'])}"
     if isinstance(value, dict):
         return "<br>".join(f"{name.replace('_', ' ')} {_number(one)}" for name, one in value.items())
