@@ -16,6 +16,14 @@ FUZZ = "tests/worker/test_fuzz_worker.py"
 
 STATE = [
     Mutant(
+        "a commit that is in a hurry rests",
+        "state/redis_store.py",
+        "last], gently=gently)",
+        "last], gently=True)",
+        "tests/state/test_store_redis.py::test_only_a_gentle_commit_rests_between_its_pieces",
+        chosen="redis",
+    ),
+    Mutant(
         "drift is not in the bound",
         "state/graph.py",
         "self.residual() + self.drift + ULP",

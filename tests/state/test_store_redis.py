@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stores import RedisProcess, TearingProxy, changes, contents, poll_until, running_redis, some_meta
 
-from dgdm.state import open_store
+from dgdm.state import open_store, redis_wire
 from dgdm.state.redis_layout import scan_hash
 from dgdm.state.store import (
     GraphStore,
@@ -78,6 +78,21 @@ def test_a_killed_redis_keeps_every_acknowledged_commit(fragile: RedisProcess, s
     assert owner.sequence in (acknowledged, acknowledged + 1)
     assert contents(store)["features"][7] == [float(owner.sequence)] * 3
     store.commit(Owner("A", owner.sequence + 1), SECOND)
+
+
+def test_only_a_gentle_commit_rests_between_its_pieces(
+    store: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(redis_wire.time, "sleep", rests.append)
+    rows = {row: [float(row)] * 3 for row in range(20_000)}
+    for number, gently in ((2, False), (3, True)):
+        assert not rests, "a backlog waits for it"
+        change = changes(some_meta(event_sequence=number), features=rows)
+        store.commit(Owner("A", number), change, gently=gently)
+        assert contents(store)["features"] == rows
+    assert len(rests) >= change.nbytes // redis_wire.PIECE
+    assert sum(rests) <= redis_wire.MOST_REST
 
 
 def test_a_frozen_redis_is_unavailable_and_later_goes_on(fragile: RedisProcess, store: GraphStore) -> None:
