@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 SLOWEST = 0.02  # of all vectors
 NOTHING = "none of these"
+Spans = list[tuple[float, float]]
 
 
 class Probe(NamedTuple):
@@ -27,13 +29,10 @@ def met_on_the_way(notes: Path, probes: Sequence[Probe]) -> dict[str, dict[str, 
     return {
         name: {
             **{what: _part(group, when) for what, when in sorted(spans.items())},
-            NOTHING: _part_of_none(group, list(spans.values())),
+            NOTHING: round(1 - _part(group, list(chain.from_iterable(spans.values()))), 3),
         }
         for name, group in (("slowest", slowest), ("all", list(probes)))
     }
-
-
-Spans = list[tuple[float, float]]
 
 
 def _spans(notes: Path) -> dict[str, Spans]:
@@ -54,8 +53,3 @@ def _meets(probe: Probe, spans: Spans) -> bool:
 
 def _part(probes: Sequence[Probe], spans: Spans) -> float:
     return round(sum(_meets(probe, spans) for probe in probes) / len(probes), 3)
-
-
-def _part_of_none(probes: Sequence[Probe], spans: Sequence[Spans]) -> float:
-    alone = sum(not any(_meets(probe, one) for one in spans) for probe in probes)
-    return round(alone / len(probes), 3)

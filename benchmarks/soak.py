@@ -45,10 +45,8 @@ ORDINARY, FROZEN, PAUSED, OVERLOADED = 5.0, 6.0, 6.0, 8.0  # seconds of each par
 ALONE = 0.7  # of the time one and the same worker serves, so that its memory can be compared
 FEWEST = 3  # cycles of it
 SETTLING = 1.0  # seconds of an ordinary time before its latency counts
-MORE_MEMORY, SLOWER = (
-    1.025,
-    1.5,
-)  # times: medians of the later half of quiet points against those of the first
+# Times: medians of the later half of quiet points against those of the first.
+MORE_MEMORY, SLOWER = 1.025, 1.5
 KEPT = 0.5  # of the vectors written, the compacted topic holds at most
 TELL_EVERY = 5.0  # seconds
 COMPACTED = {

@@ -44,7 +44,7 @@ _TRIM = _trimmer()
 
 
 def return_free_memory() -> None:
-    """To the system, what a burst of records or a large write has left: a millisecond, without the interpreter's lock.
+    """To the system, what a burst of records or the last write has left: a millisecond, without the interpreter's lock.
 
     Nothing where the C library is not glibc.
     """

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from dgdm.tpu.files import Precision, integer_file
 from dgdm.tpu.network import Network, network_of
+
+Places = Callable[[Path], tuple[str, str]]  # log and store of a worker that may use a folder
+
+
+def embedded(folder: Path) -> tuple[str, str]:
+    """Files in it."""
+    return f"sqlite:///{folder}/log.db", f"sqlite:///{folder}/store.db"
 
 
 def some_network(random: np.random.Generator, *widths: int) -> Network:

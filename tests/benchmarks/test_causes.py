@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.causes import NOTHING, Probe, met_on_the_way
+from dgdm.benchmarks.causes import NOTHING, Probe, met_on_the_way
 
 
 def test_slow_vectors_and_all_are_told_apart(tmp_path: Path) -> None:

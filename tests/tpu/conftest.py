@@ -10,6 +10,7 @@ import pytest
 from brokers import shared_broker
 from mockedgetpu import QUICK, WATCHDOG, Bus, have_c_compiler, library
 from stores import RedisProcess, redis_server
+from tputools import Places, embedded
 
 from dgdm.tpu.device import Device, DeviceState
 from dgdm.tpu.edge import open_accelerator
@@ -25,10 +26,10 @@ def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka-redis", marks=pytest.mark.integration)])
-def places(request: pytest.FixtureRequest) -> Callable[[Path], tuple[str, str]]:
-    """Log and store of a worker that may use a folder, on each pair."""
+def places(request: pytest.FixtureRequest) -> Places:
+    """Each pair."""
     if request.param == "sqlite":
-        return lambda folder: (f"sqlite:///{folder}/log.db", f"sqlite:///{folder}/store.db")
+        return embedded
     server: RedisProcess = request.getfixturevalue("redis_server")
     return lambda _: (shared_broker().url, server.url)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from mockedgetpu import Bus, compiled, have_c_compiler, library
 from processes import WorkerProcess, make_topics, read_all, settings_of
 from streams import producer, require_truth, some_events
-from tputools import int8_of, some_network
+from tputools import Places, embedded, int8_of, some_network
 
 from dgdm.connections import connect_log
 from dgdm.log.topics import create_topics, plans
@@ -43,16 +42,9 @@ def head_file(path: Path, width: int = 4) -> Path:
     return path
 
 
-Places = Callable[[Path], tuple[str, str]]
-
-
 def head_settings(places: tuple[str, str], head: Path, **others: Any) -> Settings:
     settings = settings_of(*places, head=head, **others)
     return settings.model_copy(update={"predictions_topic": f"{settings.graph}.predictions"} | others)
-
-
-def embedded(folder: Path) -> tuple[str, str]:
-    return f"sqlite:///{folder}/log.db", f"sqlite:///{folder}/store.db"
 
 
 async def make_all_topics(settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from processes import WorkerProcess, make_topics, settings_of, until
 from scrape import scrape
 from stores import free_port
 from streams import producer, require_truth
+from tputools import Places, embedded
 
 from dgdm.producers.graph import GraphProducer
 from dgdm.settings import Settings
@@ -22,9 +22,6 @@ from dgdm.settings import Settings
 pytestmark = pytest.mark.timeout(280)
 NODES = 60
 DEVICE = os.getpid() % 6  # so that two runs on one machine do not meet at one lock
-
-
-Places = Callable[[Path], tuple[str, str]]
 
 
 def region_settings(places: tuple[str, str], **others: Any) -> Settings:
@@ -153,7 +150,7 @@ async def test_what_cannot_work_is_refused(tmp_path: Path, given: dict[str, Any]
     if "regions" in given:
         (tmp_path / "regions.json").write_text(given["regions"])
         given = {"regions": tmp_path / "regions.json"}
-    settings = region_settings((f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/store.db"), **given)
+    settings = region_settings(embedded(tmp_path), **given)
     await make_topics(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         assert await worker.ended() == 2

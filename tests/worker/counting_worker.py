@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import sys
 
+from scripted import serve
+
 from dgdm.session import Session
-from dgdm.settings import Settings
 from dgdm.state.lifecycle import WorkerState
-from dgdm.telemetry import configure_logging
 from dgdm.worker import Worker
 
 enter = Worker._enter
@@ -23,11 +22,5 @@ def counted(worker: Worker, state: WorkerState) -> None:
         print(json.dumps({"event": "sessions", "message": f"{count} in memory"}), file=sys.stderr, flush=True)
 
 
-async def main() -> int:
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    return int(await Worker(settings).run())
-
-
 Worker._enter = counted  # type: ignore[method-assign]
-sys.exit(asyncio.run(main()))
+serve()

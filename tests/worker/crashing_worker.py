@@ -5,17 +5,15 @@ At the moment "during" it comes while the step is being taken, within a few mill
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
 import sys
 import threading
 
-from dgdm.settings import Settings
+from scripted import serve
+
 from dgdm.state.lifecycle import Step
-from dgdm.telemetry import configure_logging
-from dgdm.worker import Worker
 
 step, moment, left = Step(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 number = signal.Signals[sys.argv[4]] if len(sys.argv) > 4 else signal.SIGKILL
@@ -32,10 +30,4 @@ def report(reached: Step, when: str) -> None:
             os.kill(os.getpid(), number)
 
 
-async def main() -> int:
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    return int(await Worker(settings, report).run())
-
-
-sys.exit(asyncio.run(main()))
+serve(report)

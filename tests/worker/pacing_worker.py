@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
+from scripted import serve
+
 import dgdm.worker
-from dgdm.settings import Settings
 from dgdm.state.store import GraphStore, Owner, StoreChanges
-from dgdm.telemetry import configure_logging
 
 connect = dgdm.worker.connect_store
 
@@ -29,11 +28,5 @@ def noted(*arguments: Any, **options: Any) -> GraphStore:
     return store
 
 
-async def main() -> int:
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    return int(await dgdm.worker.Worker(settings).run())
-
-
 dgdm.worker.connect_store = noted
-sys.exit(asyncio.run(main()))
+serve()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from scripted import serve
+
 from dgdm.producers.embeddings import EmbeddingSink
 from dgdm.schemas.progress import Progress
-from dgdm.settings import Settings
-from dgdm.telemetry import configure_logging
-from dgdm.worker import Worker
 
 publish = EmbeddingSink.publish_progress
 
@@ -19,11 +18,5 @@ async def slowly(sink: EmbeddingSink, progress: Progress) -> None:
     await publish(sink, progress)
 
 
-async def main() -> int:
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    return int(await Worker(settings).run())
-
-
 EmbeddingSink.publish_progress = slowly  # type: ignore[method-assign]
-sys.exit(asyncio.run(main()))
+serve()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import platform
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 from graphtools import graph_of
 from processes import make_topics
 
+from dgdm.benchmarks.figures import resident
 from dgdm.connections import connect_log, connect_store
 from dgdm.log.interface import TransactionalWriter
 from dgdm.producers.dead_letters import DeadLetterSink
@@ -27,7 +26,7 @@ from dgdm.state.recovery import take_ownership
 from dgdm.state.store import GraphStore, Meta
 
 VECTOR = np.ones((1, 4), np.float32)
-SMALL, COUNT = 1_000, 100_000  # bytes of a record, and so many of them
+SMALL, MEGABYTES = 1_000, 100  # bytes of a record, and of all
 
 
 async def nothing(*_: Any) -> None:
@@ -110,18 +109,13 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what was freed")
 async def test_what_a_burst_took_is_given_back_with_the_next_checkpoint(settings: Settings) -> None:
     async with sealed(settings) as (checkpoint, *_):
-        burst = [bytes(SMALL) for _ in range(COUNT)]
+        burst = [bytes(SMALL) for _ in range(MEGABYTES * 1_000_000 // SMALL)]
         last = burst.pop()  # glibc gives the end of its heap back by itself
         full = resident()
         del burst
-        assert resident() > full - SMALL * COUNT / 2
+        assert resident() > full - MEGABYTES / 2
         await checkpoint.seal()
         assert await checkpoint.write()
         await checkpoint.written()
-        assert resident() < full - SMALL * COUNT / 2
+        assert resident() < full - MEGABYTES / 2
         assert len(last) == SMALL
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
