@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from dgdm.diffusion.arrays import FILLED, SLAB_BITS
+from dgdm.diffusion.compaction import CALM, compact, cut_lists
+from dgdm.diffusion.upkeep import clean
 from dgdm.state.graph import GraphState
-from dgdm.state.memory import return_free_memory
+from dgdm.state.memory import memory_of, return_free_memory
 
 from .figures import at_most, resident, spread, tell, with_goals
 from .kernel_graphs import rmat_pairs, unit_rows
@@ -47,7 +49,12 @@ def held(nodes: int, arcs: int) -> dict[str, Any]:
     _fill(graph, nodes, arcs)
     graph.push()
     publish(graph)
-    return_free_memory()  # as a worker does with each checkpoint
+    # What a worker does in small steps, with each batch and each checkpoint, until nothing more comes back.
+    for _ in range(2 * (graph.used // CALM + 1)):
+        compact(graph.arrays, graph.used)
+    clean(graph.arrays)
+    cut_lists(graph.arrays)
+    return_free_memory()
     g = graph.arrays
     raw = 4 * nodes * FEATURES * 4 + 8 * graph.arcs
     return {
@@ -60,7 +67,7 @@ def held(nodes: int, arcs: int) -> dict[str, Any]:
         "pool_of_arcs_mb": round((int(g.rows.pool[FILLED]) << (SLAB_BITS + 3)) / MEGA, 1),
         "lists_in_it_mb": round(8 * int(g.rows.capacity.sum()) / MEGA, 1),
         "ids_mb": round(sum(array.nbytes for array in graph.ids) / MEGA, 1),
-        "rows_mb": round((g.record.shape[1] + g.beside.shape[1] + 5 * 4) * nodes / MEGA, 1),
+        "rows_mb": round(memory_of(graph)["rows"] / MEGA, 1),
     }
 
 

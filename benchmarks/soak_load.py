@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dgdm.schemas.events import AddEdge, AddNode, GraphEvent, RemoveEdge, RemoveNode, SetFeatures, as_weight
 
 NODES, EDGES = 10_000, 30_000
-HUB = 4_000  # neighbours
+HUB = 5_000  # neighbours
 GROWN = 10_000  # nodes that come and go, with two edges each
 
 

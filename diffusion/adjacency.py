@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import CHUNK_BITS, HELD, HUB, SMALLEST, Adjacency
+from .arrays import CHUNK, CHUNK_BITS, HELD, HUB, SMALLEST, Adjacency
 from .compile import inline, inner
 from .hubs import first_word, forget, home, last_word, look_up, make_index
 from .pool import give, size_class, take
-from .vector import prefetch
+from .vector import place_of, prefetch
 
 ARCS_OF_A_LINE = 8
+ASKED = 128  # arcs of a list asked for ahead: what follows them the machine fetches by itself
 
 
 @inline
@@ -20,10 +21,8 @@ def find(a: Adjacency, u: int, v: int) -> int:
     if a.capacity[u] >= HUB:
         place = a.words[first_word(a, u) + look_up(a, u, v)]
         return begin + place if place >= 0 else -1
-    for k in range(begin, begin + a.length[u]):
-        if a.target[k] == v:
-            return k
-    return -1
+    place = place_of(a.words, begin, a.length[u], v)
+    return begin + place if place >= 0 else -1
 
 
 @inline
@@ -32,7 +31,7 @@ def ask_for(a: Adjacency, u: int, v: int) -> None:
     if a.capacity[u] >= HUB:
         prefetch(a.words, first_word(a, u) + home(v, last_word(a, u)))
     else:
-        for k in range(a.offset[u], a.offset[u] + a.length[u], ARCS_OF_A_LINE):
+        for k in range(a.offset[u], a.offset[u] + min(ASKED, a.length[u]), ARCS_OF_A_LINE):
             prefetch(a.words, 2 * k)
 
 
@@ -76,7 +75,7 @@ def drop(a: Adjacency, u: int, k: int) -> None:
 @inline
 def touch(a: Adjacency, u: int, k: int) -> None:
     """Mark the checkpoint chunk of position k in the list of u."""
-    if a.capacity[u] >= HUB:
+    if a.capacity[u] >= CHUNK:
         a.stale[k >> CHUNK_BITS] = 1
 
 
@@ -106,13 +105,10 @@ def move(a: Adjacency, u: int, capacity: int) -> bool:
     old, held, length = a.offset[u], a.capacity[u], a.length[u]
     for word in range(2 * length):
         a.words[2 * offset + word] = a.words[2 * old + word]
-    if capacity >= HUB:
-        for chunk in range(capacity >> CHUNK_BITS):
-            # A list of a region below a chunk is rewritten as a whole; its former marks are not kept.
-            kept = held >= HUB and chunk < held >> CHUNK_BITS
-            a.stale[(offset >> CHUNK_BITS) + chunk] = (
-                a.stale[(old >> CHUNK_BITS) + chunk] if kept else not kept
-            )
+    for chunk in range(capacity >> CHUNK_BITS):
+        # A list of a region below a chunk is rewritten as a whole; its former marks are not kept.
+        kept = chunk < held >> CHUNK_BITS
+        a.stale[(offset >> CHUNK_BITS) + chunk] = a.stale[(old >> CHUNK_BITS) + chunk] if kept else not kept
     if held > 0:
         give(a, old, region_size(held))
     a.offset[u], a.capacity[u] = offset, capacity

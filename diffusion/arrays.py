@@ -24,8 +24,11 @@ Doubles = NDArray[np.float64]
 
 LANES = 8  # float32 numbers of one vector of the machine
 SMALLEST = 4  # arcs of the smallest region
-CHUNK_BITS = 8  # a stored chunk has 256 arcs
-HUB = 1 << CHUNK_BITS  # a list with room for so many arcs has an index, and marks for its chunks
+CHUNK_BITS = 8
+CHUNK = 1 << CHUNK_BITS  # arcs of a stored chunk; a list with room for so many has marks for its chunks
+HUB = (
+    1 << 12
+)  # a list with room for so many arcs has an index; shorter ones are searched through: a microsecond
 SLAB_BITS = 18  # arcs of a slab: regions of one size each, 2 MiB
 CLASSES = 40  # region sizes are powers of two
 FIRST_SLABS = 16  # where a pool cannot be had with room for everything
@@ -54,7 +57,8 @@ RECORD = np.dtype(
         ("column_length", np.int32),
         ("column_capacity", np.int32),
         ("weight_sum", np.float64),
-        ("weight_ref", np.float64),
+        ("weight_ref", np.float32),
+        ("leeway", np.float32),
         ("self_weight", np.float32),
         ("generation", np.int32),
         ("alive", np.uint8),
@@ -85,7 +89,7 @@ class Adjacency(NamedTuple):
     words: Rows  # [2m]
     target: Rows  # [m]
     weight: Floats  # [m]
-    stale: Bytes  # [m / 256]: changed since the last checkpoint, for lists with room for 256 arcs and more
+    stale: Bytes  # [m / CHUNK]: changed since the last checkpoint, for lists with room for a chunk and more
     slabs: Ints  # [m / 2^18, 8]
     pool: Ints  # [OPEN + CLASSES]
 
@@ -99,7 +103,10 @@ class GraphArrays(NamedTuple):
     P: Floats
     record: Bytes  # [n, 64]: what follows up to `moved_mark`, and the lists' three, are views of it
     weight_sum: Doubles  # [n]
-    weight_ref: Doubles  # [n]: largest weight_sum since R was last rebuilt from its definition
+    weight_ref: Floats  # [n]: largest weight_sum since R was last rebuilt from its definition
+    leeway: (
+        Floats  # [n]: how far H may move before its publish decision is due; 0 or less: it is, or not known
+    )
     self_weight: Floats  # [n]: weight of the arc u → u
     generation: Rows  # how often the row has been freed
     alive: Bytes
@@ -115,7 +122,7 @@ class GraphArrays(NamedTuple):
     stored_chunks: Rows  # chunks of arcs the store holds
     pending: Rows
     work: Rows
-    moved: Rows  # H changed since the last publish decision, or never announced
+    moved: Rows  # H may have moved by more than τ since the last publication, or was never announced
     dirty_rows: Rows
     step: Floats  # [F'] scratch: what a push adds, before weights
     exact_row: Doubles  # [F'] scratch
@@ -126,6 +133,7 @@ class GraphArrays(NamedTuple):
 OF_A_ROW = (
     "weight_sum",
     "weight_ref",
+    "leeway",
     "self_weight",
     "generation",
     "alive",

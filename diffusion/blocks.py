@@ -12,7 +12,7 @@ import numpy as np
 
 from .arrays import Doubles, Floats, GraphArrays, Ints, Rows
 from .compile import kernel
-from .local import look_at, mark_moved
+from .marks import look_at, mark_moved
 from .vector import largest
 
 

@@ -1,9 +1,9 @@
-"""Compaction of the pools of arcs, one small step with each batch."""
+"""Memory that comes back: pools of arcs are compacted in one small step with each batch, lists of rows cut short."""
 
 from __future__ import annotations
 
 from .adjacency import free, move
-from .arrays import SLAB_BITS, SMALLEST, TIDIED, Adjacency, GraphArrays
+from .arrays import DIRTY, MOVED, PENDING, SLAB_BITS, SMALLEST, TIDIED, Adjacency, GraphArrays
 from .compile import kernel
 from .memory import give_back
 from .pool import close_sparse, emptied, is_closed, is_wasteful, size_class
@@ -19,6 +19,14 @@ def compact(g: GraphArrays, used: int) -> None:
         slab = emptied(side)
         if slab >= 0:
             give_back(side.words, slab << (SLAB_BITS + 1), (slab + 1) << (SLAB_BITS + 1))
+
+
+def cut_lists(g: GraphArrays) -> None:
+    """Lists of rows were as long as the graph is large when it was loaded: what they do not use goes back."""
+    used = ((g.pending, PENDING), (g.moved, MOVED), (g.dirty_rows, DIRTY))
+    for rows, size in used:
+        give_back(rows, int(g.sizes[size]), len(rows))
+    give_back(g.work, 0, len(g.work))  # is used within a push only
 
 
 @kernel

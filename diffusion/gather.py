@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import CHUNK_BITS, Floats, GraphArrays, Ints, Rows
+from .arrays import CHUNK, CHUNK_BITS, Floats, GraphArrays, Ints, Rows
 from .compile import inline, kernel
 from .vector import prefetch
 
-CHUNK = 1 << CHUNK_BITS
 AHEAD = 8  # rows
 
 

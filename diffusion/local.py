@@ -16,11 +16,9 @@ from .arrays import (
     ARC_UPDATES,
     ARCS,
     ARCS_CHANGED,
-    DIRTY,
     EDGES,
     FEATURES_CHANGED,
     ID_CHANGED,
-    MOVED,
     PENDING,
     PUSHES,
     VISITED,
@@ -31,6 +29,7 @@ from .arrays import (
     Rows,
 )
 from .compile import inline, inner, kernel
+from .marks import look_at, mark_dirty, mark_moved, move_by, wake
 from .vector import add_scaled, largest, move_toward, prefetch, take
 
 AHEAD = 16  # arcs: rows asked for before they are needed
@@ -193,41 +192,6 @@ def remove_row(g: GraphArrays, undirected: bool, v: int, alpha: float, epsilon: 
 
 
 @inline
-def wake(g: GraphArrays, u: Index, norm: np.float32) -> None:
-    """Row u, whose |R|∞ is above ε, is pending."""
-    if g.norm[u] == 0:
-        prefetch(g.record, u)
-        g.pending[g.sizes[PENDING]] = u
-        g.sizes[PENDING] += 1
-    g.norm[u] = norm
-
-
-@inline
-def look_at(g: GraphArrays, u: int, norm: np.float32, epsilon: float) -> None:
-    """Keep the invariant of `pending` after R_u became what it is."""
-    if norm > np.float32(epsilon):
-        wake(g, u, norm)
-
-
-@inline
-def mark_dirty(g: GraphArrays, u: int, what: int) -> None:
-    """The store must hear of row u."""
-    if g.dirty[u] == 0:
-        g.dirty_rows[g.sizes[DIRTY]] = u
-        g.sizes[DIRTY] += 1
-    g.dirty[u] |= what
-
-
-@inline
-def mark_moved(g: GraphArrays, u: int) -> None:
-    """Row u awaits a publish decision."""
-    if g.moved_mark[u] == 0:
-        g.moved_mark[u] = 1
-        g.moved[g.sizes[MOVED]] = u
-        g.sizes[MOVED] += 1
-
-
-@inline
 def set_weight_sum(g: GraphArrays, u: int, total: float) -> None:
     """W_u, and its inverse where neither it nor a product with it leaves the middle of float32."""
     g.weight_sum[u] = total
@@ -301,15 +265,16 @@ def push(g: GraphArrays, alpha: float, epsilon: float, arc_budget: int) -> int:
             u = g.work[i]
             g.norm[u] = 0
             g.counters[VISITED] += 1
-            if largest(g.R, u) > np.float32(epsilon):
-                _push_row(g, u, alpha, epsilon)
+            norm = largest(g.R, u)
+            if norm > np.float32(epsilon):
+                _push_row(g, u, norm, alpha, epsilon)
     return 0
 
 
 @kernel
 def push_row(g: GraphArrays, u: int, alpha: float, epsilon: float) -> None:
     """One push, whatever its size."""
-    _push_row(g, u, alpha, epsilon)
+    _push_row(g, u, largest(g.R, u), alpha, epsilon)
 
 
 @inline
@@ -372,11 +337,12 @@ def _ask_for_neighbour(g: GraphArrays, k: Index) -> None:
 
 
 @inline
-def _push_row(g: GraphArrays, u: int, alpha: float, epsilon: float) -> None:
-    """d = R_u / (1 − (1−α) P_uu), the same rule for ordinary, self-looped and absorbing rows."""
+def _push_row(g: GraphArrays, u: int, norm: np.float32, alpha: float, epsilon: float) -> None:
+    """d = R_u / (1 − (1−α) P_uu), the same rule for ordinary, self-looped and absorbing rows; norm = |R_u|∞."""
     own = 1.0 if g.weight_sum[u] == 0 else np.float64(g.self_weight[u]) / g.weight_sum[u]
-    take(g.R, g.H, u, g.step, 1 / (1 - (1 - alpha) * own), 1 - alpha)
-    mark_moved(g, u)
+    scale = np.float32(1 / (1 - (1 - alpha) * own))
+    take(g.R, g.H, u, g.step, scale, 1 - alpha)
+    move_by(g, u, scale * norm)
     a, limit = g.columns, np.float32(epsilon)
     g.counters[PUSHES] += 1
     g.counters[ARC_UPDATES] += a.length[u]

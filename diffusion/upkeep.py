@@ -17,7 +17,8 @@ from .arrays import (
     Rows,
 )
 from .compile import kernel
-from .local import AHEAD, look_at, mark_dirty, mark_moved, rebuild_row
+from .local import AHEAD, rebuild_row
+from .marks import look_at, mark_dirty, mark_moved
 from .vector import largest, largest_difference, prefetch
 
 
@@ -58,7 +59,8 @@ def wake_all(g: GraphArrays, used: int, epsilon: float) -> None:
 def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
     """Rows to publish: moved by more than τ, never announced, unknown or asked for; the rest leave the list.
 
-    Rows beyond `limit` stay in it. Not while a publication is in flight: its acknowledgement moves P.
+    Rows beyond `limit` stay in it; one that leaves comes back when it may have moved by more than τ. Not while a
+    publication is in flight: its acknowledgement moves P.
     """
     count, kept = 0, 0
     for i in range(g.sizes[MOVED]):
@@ -68,9 +70,8 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             prefetch(g.H, ahead)
             prefetch(g.P, ahead)
         u = g.moved[i]
-        wanted = g.alive[u] == 1 and (
-            g.announced[u] == 0 or g.unknown[u] != 0 or largest_difference(g.H, g.P, u) > tau
-        )
+        gap = largest_difference(g.H, g.P, u)
+        wanted = g.alive[u] == 1 and (g.announced[u] == 0 or g.unknown[u] != 0 or gap > tau)
         if wanted and count == limit:
             g.moved[kept] = u
             kept += 1
@@ -79,6 +80,8 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
         if wanted:
             chosen[count] = u
             count += 1
+        else:
+            g.leeway[u] = tau - gap
     g.sizes[MOVED] = kept
     return count
 
@@ -101,7 +104,7 @@ def max_pending(g: GraphArrays) -> np.float32:
 
 @kernel
 def largest_gap(g: GraphArrays) -> np.float32:
-    """Largest |H − P|∞ among announced rows that still await their decision."""
+    """Largest |H − P|∞ among announced rows that still await their decision; of the others none is above τ."""
     m = np.float32(0)
     for i in range(g.sizes[MOVED]):
         u = g.moved[i]

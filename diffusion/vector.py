@@ -19,7 +19,9 @@ from numba.extending import intrinsic
 from .arrays import LANES
 
 FLOAT, DOUBLE, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-VECTOR, WIDE = ir.VectorType(FLOAT, LANES), ir.VectorType(DOUBLE, LANES)
+BOOL, MASK = ir.IntType(1), ir.IntType(LANES)  # a bit for each lane
+VECTOR, WIDE, WORDS = (ir.VectorType(kind, LANES) for kind in (FLOAT, DOUBLE, I32))
+FIRSTS = (4 ** (LANES // 2) - 1) // 3  # of every two lanes the first
 BYTES = LANES * 4  # of a vector
 LINE = 64  # bytes of a line of the cache
 FLAGS = ("nnan", "ninf", "nsz")  # what is not finite was refused at the door; no order of a sum changes
@@ -131,6 +133,34 @@ def move_toward(typing: Any, x: Any, h: Any, r: Any, u: Any, v: Any, alpha: Any,
     return types.float32(x, h, r, u, v, types.float64, types.float64), generate
 
 
+@emitted
+def place_of(typing: Any, pairs: Any, begin: Any, count: Any, first: Any) -> Any:
+    """How many pairs of words stand between pair `begin` and one whose first word is this; −1: `count` do not.
+
+    `begin` is a multiple of LANES / 2, and there are so many pairs in memory that a whole vector is read each time.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        start = builder.add(code.begin(0), builder.mul(code.number(1), I64(2 * 4)))
+        end = builder.mul(code.number(2), I64(2 * 4))
+        wanted = code.splat(builder.trunc(code.number(3), I32), WORDS)
+        found = cgutils.alloca_once_value(builder, I64(-1))
+        with cgutils.for_range(builder, builder.lshr(builder.add(end, I64(BYTES - 1)), I64(5))) as loop:
+            offset = builder.mul(loop.index, I64(BYTES))
+            same = builder.icmp_signed("==", code.load(start, offset, WORDS), wanted)
+            firsts = builder.and_(builder.bitcast(same, MASK), MASK(FIRSTS))
+            with builder.if_then(builder.icmp_signed("!=", firsts, MASK(0)), likely=False):
+                lane = builder.zext(code.call(f"llvm.cttz.i{LANES}", MASK, [firsts, BOOL(1)]), I64)
+                at = builder.add(offset, builder.mul(lane, I64(4)))
+                with builder.if_then(builder.icmp_signed("<", at, end)):
+                    builder.store(builder.lshr(at, I64(3)), found)
+                loop.do_break()
+        return builder.load(found, typ=I64)
+
+    return types.int64(pairs, begin, count, first), generate
+
+
 class _Code:
     """Machine code on rows of arrays; arguments of the intrinsic are named by their place."""
 
@@ -147,8 +177,11 @@ class _Code:
 
     def row(self, array: int, u: int) -> Any:
         """Address of row u of an array."""
-        index = self._context.cast(self._builder, self._args[u], self._types[u], types.int64)
-        return self._builder.add(self.begin(array), self._builder.mul(index, self.row_bytes(array)))
+        return self._builder.add(self.begin(array), self._builder.mul(self.number(u), self.row_bytes(array)))
+
+    def number(self, place: int) -> Any:
+        """An argument that is an integer of any kind."""
+        return self._context.cast(self._builder, self._args[place], self._types[place], types.int64)
 
     def _array(self, place: int) -> Any:
         return self._context.make_array(self._types[place])(
@@ -165,9 +198,9 @@ class _Code:
         """To what stands there."""
         return self._builder.inttoptr(self._builder.add(address, offset), kind.as_pointer())
 
-    def load(self, row: Any, offset: Any) -> Any:
+    def load(self, row: Any, offset: Any, kind: Any = VECTOR) -> Any:
         """One vector."""
-        value = self._builder.load(self.pointer(row, offset, VECTOR), typ=VECTOR)
+        value = self._builder.load(self.pointer(row, offset, kind), typ=kind)
         value.align = BYTES
         return value
 

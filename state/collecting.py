@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.arrays import ARCS_CHANGED, FEATURES_CHANGED, ID_CHANGED, VECTOR_CHANGED
+from ..diffusion.compaction import cut_lists
 from ..diffusion.gather import gather_arcs
 from ..diffusion.upkeep import clean
 from .graph import GraphState
@@ -43,8 +44,7 @@ def collect(graph: GraphState, meta: Meta) -> StoreChanges:
     )
     if graph.raw is not None:
         changes = _with_raw(graph, graph.raw, changes, graph.raw.take_changed(g.alive))
-    clean(g)
-    graph.freed_ids.clear()
+    _forget(graph)
     return changes
 
 
@@ -60,7 +60,12 @@ def collect_all(graph: GraphState, meta: Meta) -> Iterator[StoreChanges]:
         yield changes if graph.raw is None else _with_raw(graph, graph.raw, changes, rows)
     if graph.raw is not None:
         graph.raw.take_changed(g.alive)
-    clean(g)
+    _forget(graph)
+
+
+def _forget(graph: GraphState) -> None:
+    clean(graph.arrays)
+    cut_lists(graph.arrays)
     graph.freed_ids.clear()
 
 

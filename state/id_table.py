@@ -53,7 +53,8 @@ def grown_rows(table: IdTable, rows: int) -> IdTable:
     """The same ids with room for `rows` rows."""
     larger = new_table(rows, 0)._replace(text=table.text, counts=table.counts, key=table.key)
     larger.place[: len(table.place)] = table.place
-    larger.free[: len(table.free)] = table.free
+    held = int(table.counts[FREE])
+    larger.free[:held] = table.free[:held]
     _rehash(larger, table.slot)
     return larger
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from ..diffusion.arrays import BESIDE, FRESH, LISTS, RECORD, SLABS, TOUCHED, VECTORS, Adjacency
+from ..diffusion.arrays import (
+    BESIDE,
+    DIRTY,
+    FRESH,
+    MOVED,
+    PENDING,
+    RECORD,
+    SLABS,
+    TOUCHED,
+    VECTORS,
+    Adjacency,
+)
 from .graph import GraphState
 
 ARC_BYTES = 8  # target and weight
@@ -19,7 +30,8 @@ def memory_of(graph: GraphState) -> dict[str, int]:
     return {
         **raw,
         "vectors": len(VECTORS) * used * g.X.strides[0],
-        "rows": used * (RECORD.itemsize + BESIDE.itemsize + 4 * len(LISTS)),
+        "rows": used * (RECORD.itemsize + BESIDE.itemsize + g.stored_chunks.itemsize)
+        + g.pending.itemsize * int(g.sizes[[PENDING, MOVED, DIRTY]].sum()),
         "arcs": sum(map(_arcs, sides)),
         "ids": sum(part.nbytes for part in (ids.slot, ids.place, ids.free, ids.text)),
     }

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from kernelgraph import KernelLists
 from naive import CHUNK, Lists
 
+HUB = 4_096  # arcs a list has room for when it has an index
+
 
 def some_change(
     random: np.random.Generator, kernel: KernelLists, twin: Lists, rows: int, targets: int
@@ -33,16 +35,25 @@ def some_change(
     return u
 
 
-@settings(max_examples=40)
+def loaded(kernel: KernelLists, twin: Lists, held: int) -> None:
+    """So many arcs in row 0 of both."""
+    kernel.load([0] * held, range(held), [1.0] * held)
+    for v in range(held):
+        twin.append(0, v, 1.0)
+
+
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 8),
     targets=st.sampled_from([3, 40, 400, 3_000]),
     count=st.integers(1, 1_500),
+    held=st.sampled_from([0, CHUNK - 2, HUB // 2 - 2]),
 )
-def test_any_changes_leave_the_same_lists(seed: int, rows: int, targets: int, count: int) -> None:
+def test_any_changes_leave_the_same_lists(seed: int, rows: int, targets: int, count: int, held: int) -> None:
     random = np.random.default_rng(seed)
     kernel, twin = KernelLists(rows), Lists()
+    loaded(kernel, twin, held)
     for _ in range(count):
         some_change(random, kernel, twin, rows, targets)
     assert kernel.lists == {u: own for u, own in twin.lists.items() if own}
@@ -50,10 +61,18 @@ def test_any_changes_leave_the_same_lists(seed: int, rows: int, targets: int, co
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 4), targets=st.sampled_from([300, 1_200]))
-def test_a_store_that_hears_of_changed_rows_holds_every_chunk(seed: int, rows: int, targets: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 4),
+    targets=st.sampled_from([300, 1_200]),
+    held=st.sampled_from([0, CHUNK - 2, HUB // 2 - 2]),
+)
+def test_a_store_that_hears_of_changed_rows_holds_every_chunk(
+    seed: int, rows: int, targets: int, held: int
+) -> None:
     random = np.random.default_rng(seed)
     kernel, twin = KernelLists(rows), Lists()
+    loaded(kernel, twin, held)
     stored: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for _ in range(6):
         changed = {
@@ -61,7 +80,7 @@ def test_a_store_that_hears_of_changed_rows_holds_every_chunk(seed: int, rows: i
         }
         if random.integers(2):
             kernel.compact()
-        everything = random.integers(5) == 0
+        everything = not stored or random.integers(5) == 0
         if everything:  # the store is empty and every row is written
             stored.clear()
             changed = set(range(rows))
@@ -109,7 +128,7 @@ def test_marks_of_a_former_list_are_not_those_of_the_next() -> None:
     assert list(kernel.gather([1])[0]) == [(1, 1)]
 
 
-@pytest.mark.parametrize("count", [1, 5, CHUNK, 5_000])
+@pytest.mark.parametrize("count", [1, 5, CHUNK, HUB, 5_000])
 def test_the_memory_of_a_freed_list_is_used_again(count: int) -> None:
     kernel = KernelLists(2)
     for turn in range(50):

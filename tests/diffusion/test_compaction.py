@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
+
 import numpy as np
 import pytest
 from kernelgraph import KernelLists
+
+from dgdm.diffusion.arrays import DIRTY, MOVED, PENDING
+from dgdm.diffusion.compaction import cut_lists
 
 SLAB = 1 << 18  # arcs
 
@@ -28,7 +34,7 @@ def settle(kernel: KernelLists, steps: int = 60) -> list[int]:
     return course
 
 
-@pytest.mark.parametrize("length", [100, 600])
+@pytest.mark.parametrize("length", [100, 600, 5_000])
 def test_after_a_mass_removal_memory_comes_back_slab_by_slab(length: int) -> None:
     random = np.random.default_rng(length)
     rows = 1_200_000 // length
@@ -45,6 +51,23 @@ def test_after_a_mass_removal_memory_comes_back_slab_by_slab(length: int) -> Non
     steps = [before - after for before, after in zip([full, *course[:-1]], course, strict=True)]
     assert max(steps) <= SLAB, "one slab at most goes back in a step"
     assert min(steps) >= -SLAB // 4, "and little is moved"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what is given back need not be zero")
+def test_lists_of_rows_keep_what_they_hold_and_give_the_rest_back() -> None:
+    kernel = KernelLists(100_000)
+    g = kernel.g
+    lists = {PENDING: g.pending, MOVED: g.moved, DIRTY: g.dirty_rows}
+    for size, rows in lists.items():
+        rows[:] = 7
+        g.sizes[size] = 1_000 + size
+    g.work[:] = 7
+    cut_lists(g)
+    page = mmap.PAGESIZE // 4
+    for size, rows in lists.items():
+        assert (rows[: 1_000 + size] == 7).all()
+        assert not rows[1_000 + size + page : -page].any()
+    assert not g.work[:-page].any()
 
 
 def test_a_slab_that_came_back_holds_nothing() -> None:

@@ -45,9 +45,9 @@ def test_a_kernel_is_compiled_again_when_one_it_calls_in_another_file_changes(tm
     link.symlink_to(tmp_path, target_is_directory=True)
     assert run(link) == "4"
     assert kept_in(tmp_path) == kept, "the same file by another name"
-    local = tmp_path / "diffusion" / "local.py"
-    text = local.read_text()
+    marks = tmp_path / "diffusion" / "marks.py"
+    text = marks.read_text()
     wake = "g.pending[g.sizes[PENDING]] = u\n        g.sizes[PENDING] += 1\n    g.norm"
     assert text.count(wake) == 1
-    local.write_text(text.replace(wake, wake.replace("+= 1", "+= 2")))
+    marks.write_text(text.replace(wake, wake.replace("+= 1", "+= 2")))
     assert run(tmp_path) == "8"

@@ -48,11 +48,11 @@ def test_hubs_that_grow_shrink_go_and_come_back(seed: int, directed: bool, aggre
     random = np.random.default_rng(seed)
     graph = graph_of(directed=directed, aggregate=aggregate)
     replica = Replica(graph)
-    hubs, leaves = ["h0", "h1"], [str(i) for i in range(900)]
+    hubs, leaves = ["h0", "h1"], [str(i) for i in range(6_000)]
     for _ in range(40):
         events: list[GraphEvent] = []
         hub = hubs[random.integers(2)]
-        some = random.choice(leaves, int(10 ** random.uniform(0, 2.8)), replace=False).tolist()
+        some = random.choice(leaves, int(10 ** random.uniform(0, 3.6)), replace=False).tolist()
         what = random.integers(5)
         for leaf in some:
             a, b = (hub, leaf) if random.integers(2) else (leaf, hub)
