@@ -161,6 +161,20 @@ def place_of(typing: Any, pairs: Any, begin: Any, count: Any, first: Any) -> Any
     return types.int64(pairs, begin, count, first), generate
 
 
+@emitted
+def copy_bytes(typing: Any, to: Any, at: Any, source: Any, begin: Any, size: Any) -> Any:
+    """to[at : at + size] = source[begin : begin + size]; the two do not overlap"""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code, byte = _Code(context, builder, signature, args), ir.IntType(8)
+        target = code.pointer(code.begin(0), code.number(1), byte)
+        origin = code.pointer(code.begin(2), code.number(3), byte)
+        cgutils.raw_memcpy(builder, target, origin, code.number(4), 1)
+        return context.get_dummy_value()
+
+    return types.void(to, at, source, begin, size), generate
+
+
 class _Code:
     """Machine code on rows of arrays; arguments of the intrinsic are named by their place."""
 

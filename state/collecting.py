@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.arrays import ARCS_CHANGED, FEATURES_CHANGED, ID_CHANGED, VECTOR_CHANGED
 from ..diffusion.compaction import cut_lists
-from ..diffusion.gather import gather_arcs
+from ..diffusion.gather import changed_rows, copied, gather_arcs
 from ..diffusion.upkeep import clean
 from .graph import GraphState
 from .id_table import ids_of
@@ -23,24 +22,14 @@ REWRITE_ROWS = 1 << 16
 def collect(graph: GraphState, meta: Meta) -> StoreChanges:
     """Everything that changed since the last call, to be written as one."""
     g = graph.arrays
-    dirty = np.sort(g.dirty_rows[: graph.dirty_count])
-    flags, alive = g.dirty[dirty], g.alive[dirty] == 1
-    changes = _changes(
-        graph,
-        meta,
-        features=dirty[alive & (flags & FEATURES_CHANGED > 0)],
-        vectors=dirty[alive & (flags & VECTOR_CHANGED > 0) & (g.announced[dirty] == 1)],
-        arcs=dirty[flags & ARCS_CHANGED > 0],
-        everything=False,
-    )
-    born = alive & (flags & ID_CHANGED > 0)
+    rows = changed_rows(g)
+    changes = _changes(graph, meta, rows.features, rows.vectors, rows.arcs, everything=False)
     changes = replace(
         changes,
         freed_ids=list(graph.freed_ids),
-        # A row may have been freed and used again since: its former vector goes, whatever stands there now.
-        freed_rows=dirty[~alive | born],
-        ids=ids_of(graph.ids, dirty[born]),
-        id_rows=dirty[born],
+        freed_rows=rows.freed,
+        ids=ids_of(graph.ids, rows.born),
+        id_rows=rows.born,
     )
     if graph.raw is not None:
         changes = _with_raw(graph, graph.raw, changes, graph.raw.take_changed(g.alive))
@@ -100,9 +89,9 @@ def _changes(
         ids=[],
         id_rows=np.empty(0, np.int32),
         feature_rows=features,
-        features=graph.rules.raw(g.X[features]),
+        features=graph.rules.raw(copied(g.X, features)),
         vector_rows=vectors,
-        vectors=graph.rules.raw(g.P[vectors]),
+        vectors=graph.rules.raw(copied(g.P, vectors)),
         chunks=chunks,
         chunk_ends=ends,
         targets=targets,

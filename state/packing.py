@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from ..diffusion.compile import kernel
 from .store import (
     MAX_COMMIT_BYTES,
     Meta,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from ..diffusion.arrays import Ints, Rows
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Meta).decode
@@ -78,12 +81,20 @@ def chunk_words(
     ends: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
 ) -> NDArray[np.int32]:
     """The same end to end, in words of four bytes: a chunk ends at twice its entry in `ends`."""
-    lengths = np.diff(ends, prepend=0)
-    where = _target_words(ends, lengths)
-    words = np.empty(2 * len(targets), "<i4")
-    words[where] = targets
-    words[where + np.repeat(lengths, lengths)] = np.ascontiguousarray(weights, "<f4").view("<i4")
-    return words
+    words = np.empty(2 * len(targets), np.int32)
+    _take_turns(ends, targets, np.ascontiguousarray(weights).view(np.int32), words)
+    return words.astype("<i4", copy=False)
+
+
+@kernel
+def _take_turns(ends: Ints, targets: Rows, weights: Rows, words: Rows) -> None:
+    begin = 0
+    for end in ends:
+        for k in range(begin, end):
+            words[begin + k] = targets[k]
+        for k in range(begin, end):
+            words[end + k] = weights[k]
+        begin = end
 
 
 def _target_words(ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

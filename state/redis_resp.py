@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..diffusion.arrays import Bytes, Ints
 from ..diffusion.compile import inline, kernel
+from ..diffusion.vector import copy_bytes
 
 DOLLAR, RETURN, NEWLINE, ZERO = b"$\r\n0"
 
@@ -67,9 +68,10 @@ def _begin(spans: Spans, i: int) -> int:
 @inline
 def _length(spans: Spans, i: int) -> int:
     size = spans.ends[i] - _begin(spans, i)
-    digits = 1
-    while 10**digits <= size:
+    digits, limit = 1, 10
+    while limit <= size:
         digits += 1
+        limit *= 10
     return 1 + digits + 2 + size + 2
 
 
@@ -85,7 +87,6 @@ def _write(out: Bytes, at: int, spans: Spans, i: int) -> int:
         out[k] = ZERO + rest % 10
         rest //= 10
     out[head], out[head + 1] = RETURN, NEWLINE
-    for k in range(size):
-        out[head + 2 + k] = spans.text[begin + k]
+    copy_bytes(out, head + 2, spans.text, begin, size)
     out[end - 2], out[end - 1] = RETURN, NEWLINE
     return end
