@@ -117,6 +117,7 @@ class Pipeline:
                 await self._advance(batch, push=False, limit=0 if self._late() else None)
             else:
                 await self._advance(batch, push=True, limit=self._settings.publish_limit)
+                await self._checkpoint.gather_ahead(self._settings.checkpoint_interval)
             await self._commit_if_due()
             await self._pause_if_full()
 
@@ -203,7 +204,7 @@ class Pipeline:
         self._metrics.count_events(graph.sequence - before)
         self._metrics.count_refused(error.reason.value for _, error in turn.refused)
         self._metrics.lag.set(self._source.behind(position.event_offsets))
-        self._metrics.dirty.set(graph.dirty_count)
+        self._metrics.dirty.set(self._checkpoint.dirty_rows)
         if push:
             self._backlog.pushed(all_is_told=not (graph.pending_count or graph.moved_count))
         self._publish(turn.publication, offsets)
@@ -347,7 +348,7 @@ class Pipeline:
 
     @property
     def _much_is_dirty(self) -> bool:
-        return self._graph.dirty_count >= self._dirty_limit // 2
+        return self._checkpoint.dirty_rows >= self._dirty_limit // 2
 
     async def _commit(self) -> bool:
         """Everything, now."""
@@ -375,7 +376,7 @@ class Pipeline:
 
     async def _pause_if_full(self) -> None:
         """The store is away and the changed rows have reached their limit: stop applying until it is back."""
-        if self._graph.dirty_count < self._dirty_limit or not self._checkpoint.writing:
+        if self._checkpoint.dirty_rows < self._dirty_limit or not self._checkpoint.writing:
             return
         await self._commit()  # no transaction stays open in a pause
         self._enter(WorkerState.PAUSED)

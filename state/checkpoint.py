@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from .collecting import collect, collect_all
 from .lifecycle import Step
 from .memory import return_free_memory
+from .merging import merged
 from .store import (
     GraphStore,
     LastRecord,
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 Moment = Literal["before", "after"]
 Report = Callable[[Step, Moment], None]
 
+MOST_PARTS = 16  # of one checkpoint: a row that changes all the time is copied once for each
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0  # seconds between attempts at a store that does not answer
 
 
@@ -79,7 +82,8 @@ class Checkpoint:
 
     1. barrier: vectors, tombstones and progress are acknowledged (the caller has seen to it);
     2. the log's transaction is committed, and the output offsets of the barrier count from then on;
-    3. gather: dead letters are acknowledged, and what changed is copied, with the offsets;
+    3. gather: dead letters are acknowledged, and what changed is copied, with the offsets; the most of it was copied
+       before, in parts, so that no event waits long (`gather_ahead`);
     4. in a thread: one compare-and-set on (token, sequence) writes it all;
     5. the group's offsets, for lag tools only.
 
@@ -113,6 +117,9 @@ class Checkpoint:
         self._writing: asyncio.Task[None] | None = None
         self._went_back: tuple[Owner | None] | None = None
         self._begun = 0.0
+        self._parts: list[StoreChanges] = []  # gathered, and not handed to the store yet
+        self._rows_in_parts = 0
+        self._gathered_at = 0.0
 
     def attach(self, output: Output) -> None:
         """Publish through this from now on: the first output, or the next after the log has failed.
@@ -138,6 +145,24 @@ class Checkpoint:
     def went_back(self) -> bool:
         """The store lost what it had acknowledged; the next commit writes everything."""
         return self._went_back is not None
+
+    @property
+    def dirty_rows(self) -> int:
+        """Rows the store must hear of, in parts and in the graph; one that is in several counts for each."""
+        return self._rows_in_parts + self._graph.dirty_count
+
+    async def gather_ahead(self, interval: float) -> None:
+        """A part of step 3, if it is time for one: they are spread over an interval [s]."""
+        apart = time.monotonic() - self._gathered_at
+        due = apart >= interval / MOST_PARTS and self._graph.dirty_count > 0
+        if due and len(self._parts) < MOST_PARTS and self._went_back is None:
+            await self._kernel(partial(self._gather, self.meta))
+
+    def _gather(self, meta: Meta) -> None:
+        """In the kernel thread, where nothing comes between copying and keeping it."""
+        self._gathered_at = time.monotonic()
+        self._rows_in_parts += self._graph.dirty_count
+        self._parts.append(collect(self._graph, meta))
 
     @property
     def writing(self) -> bool:
@@ -168,11 +193,12 @@ class Checkpoint:
         with self._step(Step.GATHER):
             meta = self.meta
             if self._went_back is None:
-                changes = await self._kernel(lambda: collect(self._graph, meta))
-                write = self._write(owner, changes, self._begun, gently=gently)
+                await self._kernel(partial(self._gather, meta))
+                write = self._write(owner, self._parts, self._begun, gently=gently)
             else:
                 everything = await self._kernel(lambda: list(collect_all(self._graph, meta)))
                 write = self._rewrite(owner, everything, self._went_back[0], self._begun)
+            self._parts, self._rows_in_parts = [], 0
         self._writing = asyncio.create_task(write)
         return True
 
@@ -200,9 +226,10 @@ class Checkpoint:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
 
-    async def _write(self, owner: Owner, changes: StoreChanges, begun: float, *, gently: bool) -> None:
+    async def _write(self, owner: Owner, parts: list[StoreChanges], begun: float, *, gently: bool) -> None:
         """Repeat the same payload until its outcome is known: the store refuses it when it is already there."""
         with self._step(Step.STORE):
+            changes = await asyncio.to_thread(merged, parts)
             try:
                 await self._insist(lambda: self._store.commit(owner, changes, gently=gently))
             except StoreConflictError as conflict:

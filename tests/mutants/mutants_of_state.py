@@ -24,6 +24,20 @@ STATE = [
         chosen="redis",
     ),
     Mutant(
+        "forget the part that was gathered before",
+        "state/checkpoint.py",
+        "self._parts.append(collect(self._graph, meta))",
+        "self._parts[:] = [collect(self._graph, meta)]",
+        "tests/worker/test_seal.py::test_a_checkpoint_that_was_gathered_in_parts_holds_all",
+    ),
+    Mutant(
+        "write what a later part of a checkpoint deletes",
+        "state/merging.py",
+        "return [latest[at] == part for",
+        "return [latest[at] >= part for",
+        "tests/state/test_merging.py::test_parts_as_one_are_the_parts_one_after_another",
+    ),
+    Mutant(
         "drift is not in the bound",
         "state/graph.py",
         "self.residual() + self.drift + ULP",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from graphtools import graph_of
+from graphtools import arcs_of, feed, graph_of, rows_by_id
 from processes import make_topics
 
 from dgdm.benchmarks.figures import resident
@@ -18,10 +18,13 @@ from dgdm.connections import connect_log, connect_store
 from dgdm.log.interface import TransactionalWriter
 from dgdm.producers.dead_letters import DeadLetterSink
 from dgdm.producers.embeddings import EmbeddingSink
+from dgdm.schemas.events import AddEdge, RemoveNode
 from dgdm.session import TURNS
 from dgdm.settings import Settings
-from dgdm.state.checkpoint import Checkpoint, Position
+from dgdm.state.checkpoint import MOST_PARTS, Checkpoint, Position
+from dgdm.state.graph import GraphState
 from dgdm.state.kernel_thread import KernelThread
+from dgdm.state.loading import restore
 from dgdm.state.recovery import take_ownership
 from dgdm.state.store import GraphStore, Meta
 
@@ -40,6 +43,7 @@ class Sealed(NamedTuple):
     sink: EmbeddingSink
     first: TransactionalWriter
     store: GraphStore
+    graph: GraphState
 
 
 @contextlib.asynccontextmanager
@@ -53,8 +57,9 @@ async def sealed(settings: Settings) -> AsyncIterator[Sealed]:
             await writer.start()
         sink = EmbeddingSink(writers, settings.embeddings_topic, settings.progress_topic, "msgpack")
         await sink.start()
+        graph = graph_of(4)
         checkpoint = Checkpoint(
-            graph=graph_of(4),
+            graph=graph,
             store=store,
             owner=take_ownership(store, "token"),
             meta=Meta(4, False, "in", 1, 0.15, [0.01] * 4, [0.0] * 4),
@@ -67,7 +72,7 @@ async def sealed(settings: Settings) -> AsyncIterator[Sealed]:
         )
         checkpoint.attach(sink)
         checkpoint.position.tail_owed = False
-        yield Sealed(checkpoint, sink, writers[0], store)
+        yield Sealed(checkpoint, sink, writers[0], store, graph)
     finally:
         for writer in writers:
             await writer.close()
@@ -81,7 +86,7 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
     first turn:  a, acknowledged; its commit is held
     second turn: b, written during that commit
     """
-    async with sealed(settings) as (checkpoint, sink, first, store):
+    async with sealed(settings) as (checkpoint, sink, first, store, _):
         reached, let_go, commit = asyncio.Event(), asyncio.Event(), first.commit
 
         async def slow() -> None:
@@ -104,6 +109,37 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
         assert stored is not None
         assert stored.output_offsets == barrier
         assert sink.output_offsets[0] > barrier[0]
+
+
+async def test_a_checkpoint_that_was_gathered_in_parts_holds_all(settings: Settings) -> None:
+    """More parts are asked for than there may be; what the last ones would hold is gathered with the checkpoint."""
+    async with sealed(settings) as (checkpoint, _, _, store, graph):
+        feed(graph, [AddEdge("gone", "a")])
+        for number in range(2 * MOST_PARTS):
+            feed(graph, [AddEdge("a", str(number % MOST_PARTS), 1.0 + number)])
+            await checkpoint.gather_ahead(0.0)
+        assert checkpoint.dirty_rows > graph.dirty_count > 0
+        feed(graph, [RemoveNode("gone")])
+        await checkpoint.seal()
+        assert await checkpoint.write()
+        await checkpoint.written()
+        assert checkpoint.dirty_rows == 0
+        again, meta = graph_of(4), store.meta()
+        assert meta is not None
+        restore(again, store, meta)
+        assert rows_by_id(again) == rows_by_id(graph)
+        assert arcs_of(again) == arcs_of(graph)
+        assert again.sequence == graph.sequence
+
+
+async def test_parts_are_spread_over_the_interval(settings: Settings) -> None:
+    async with sealed(settings) as (checkpoint, _, _, _, graph):
+        feed(graph, [AddEdge("a", "b")])
+        await checkpoint.gather_ahead(3600.0)
+        assert graph.dirty_count == 0, "nothing was gathered for long"
+        feed(graph, [AddEdge("a", "c")])
+        await checkpoint.gather_ahead(3600.0)
+        assert graph.dirty_count > 0
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what was freed")
