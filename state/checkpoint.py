@@ -34,7 +34,7 @@ log = structlog.get_logger()
 Moment = Literal["before", "after"]
 Report = Callable[[Step, Moment], None]
 
-MOST_PARTS = 16  # of one checkpoint: a row that changes all the time is copied once for each
+MOST_PARTS = 16  # of one checkpoint
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0  # seconds between attempts at a store that does not answer
 
 
@@ -148,14 +148,18 @@ class Checkpoint:
 
     @property
     def dirty_rows(self) -> int:
-        """Rows the store must hear of, in parts and in the graph; one that is in several counts for each."""
-        return self._rows_in_parts + self._graph.dirty_count
+        """Rows the store must hear of, at most: one that is in several parts counts for each."""
+        return min(self._rows_in_parts + self._graph.dirty_count, self._graph.used)
 
     async def gather_ahead(self, interval: float) -> None:
-        """A part of step 3, if it is time for one: they are spread over an interval [s]."""
+        """A part of step 3, if it is time for one: they are spread over an interval [s].
+
+        Not when parts hold as many rows as there are: what changes all the time would be copied again and again.
+        """
         apart = time.monotonic() - self._gathered_at
         due = apart >= interval / MOST_PARTS and self._graph.dirty_count > 0
-        if due and len(self._parts) < MOST_PARTS and self._went_back is None:
+        room = len(self._parts) < MOST_PARTS and self._rows_in_parts < self._graph.used
+        if due and room and self._went_back is None:
             await self._kernel(partial(self._gather, self.meta))
 
     def _gather(self, meta: Meta) -> None:
