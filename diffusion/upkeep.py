@@ -21,6 +21,9 @@ from .local import AHEAD, rebuild_row
 from .marks import look_at, mark_dirty, mark_moved
 from .vector import largest, largest_difference, prefetch
 
+# ε is at least four units of the last place of any vector, so a push moves one by a ninth more at most than it says.
+UNROUNDED = 0.875
+
 
 @kernel
 def scrub(
@@ -81,7 +84,7 @@ def select_moved(g: GraphArrays, tau: float, limit: int, chosen: Rows) -> int:
             chosen[count] = u
             count += 1
         else:
-            g.leeway[u] = tau - gap
+            g.leeway[u] = UNROUNDED * (tau - gap)
     g.sizes[MOVED] = kept
     return count
 

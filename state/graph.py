@@ -189,9 +189,7 @@ class GraphState:
         if (g.unknown[g.moved[: self.moved_count]] == UNKNOWN).any():
             return [NO_PROMISE] * self.rules.features
         residual = self.residual() + self.drift + ULP * float(self.peak[0])
-        # Between two looks at a row it is pushed τ/ε times and once more at most; each time its vector is rounded.
-        rounded = (self.tau / self.epsilon + 1) * ULP / 2 * float(self.peak[0])
-        gap = max(self.tau + rounded, float(largest_gap(g)))
+        gap = max(self.tau, float(largest_gap(g)))
         written = ULP / 2 * (np.abs(self.rules.offset) + self.peak[0] / scale)  # vectors travel as float32
         bound: list[float] = ((residual / self.alpha + gap) / scale + written).tolist()
         return bound

@@ -48,8 +48,8 @@ KERNELS = [
     Mutant(
         "the way a row has moved already is forgotten",
         "diffusion/upkeep.py",
-        "g.leeway[u] = tau - gap",
-        "g.leeway[u] = tau",
+        "UNROUNDED * (tau - gap)",
+        "tau",
         "tests/diffusion/test_upkeep.py::test_what_is_published_and_acknowledged",
     ),
     Mutant(
