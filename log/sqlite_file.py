@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from ..write_ahead import use_write_ahead_log
 from .interface import LogError, LogUnavailableError, UnknownTopicError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     with reading(db):  # one snapshot: another process may be creating it right now
         is_log = _is_log(db, path)
     if not is_log:
-        _wal(db)
+        use_write_ahead_log(db, BUSY_TIMEOUT)
         with writing(db):
             if not _is_log(db, path):  # nobody else was quicker
                 for statement in SCHEMA.split(";"):
@@ -206,17 +207,3 @@ def _is_log(db: sqlite3.Connection, path: Path) -> bool:
     if application or version or objects:
         raise _not_a_log(path)
     return False
-
-
-def _wal(db: sqlite3.Connection) -> None:
-    """Write-ahead logging stays set in the file. No lock is waited for here: two first openers retry."""
-    deadline = time.monotonic() + BUSY_TIMEOUT
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

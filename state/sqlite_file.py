@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
+from ..write_ahead import use_write_ahead_log
 from .store import StoreError, StoreFormatError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class SqliteFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead_log(connection, self._timeout)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")

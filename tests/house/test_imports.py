@@ -21,10 +21,11 @@ LOWER = {"schemas", "log", "diffusion", "state", "consumers", "producers", "sett
 COMMANDS = {"audit", "producing", "tailing", "exporting", "doctor"}  # what a command does, without its words
 MAY_KNOW: dict[str, set[str]] = {
     "schemas": set(),
-    "log": set(),
+    "log": {"write_ahead"},
     "diffusion": set(),
     "settings": set(),
-    "state": {"schemas", "diffusion"},
+    "state": {"schemas", "diffusion", "write_ahead"},
+    "write_ahead": set(),
     "consumers": {"schemas", "log"},
     "producers": {"schemas", "log", "consumers"},  # a producer waits for its own events in the progress topic
     "tpu": {"diffusion"},
@@ -62,7 +63,7 @@ ONLY_IN: dict[str, set[str]] = {
     "ai_edge_litert": {"tpu"},
     "pymetis": {"tpu"},
     "sklearn": {"examples"},
-    "sqlite3": {"log", "state"},
+    "sqlite3": {"log", "state", "write_ahead"},
     "typer": {"cli", "options", "model_commands", "tpu_commands"},
     "rich": {"cli", "options", "examples"},
     "pydantic": {"settings", "options"},

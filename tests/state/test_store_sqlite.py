@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,8 @@ from dgdm.state.store import Owner, StoreError, StoreFormatError, StoreUnavailab
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dgdm.state.store import GraphStore
+
 FIRST = changes(ids={"a": 0}, features={0: [1, 2, 3]})
 
 
@@ -23,6 +27,23 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match=r"notes\.txt is not a dgdm store"):
         store.owner()
     store.close()
+
+
+def test_first_openers_do_not_shut_each_other_out(tmp_path: Path) -> None:
+    """They all set the file up; SQLite itself lets only one of them wait."""
+    openers = 6
+    for turn in range(150):
+        stores = [open_store(f"sqlite:///{tmp_path / f'{turn}.db'}", "g") for _ in range(openers)]
+        gate = Barrier(openers)
+
+        def ask(store: GraphStore, gate: Barrier = gate) -> object:
+            gate.wait()
+            return store.lease()
+
+        with ThreadPoolExecutor(openers) as pool:
+            assert list(pool.map(ask, stores)) == [None] * openers
+        for store in stores:
+            store.close()
 
 
 def test_tables_of_another_program_are_refused(tmp_path: Path) -> None:
