@@ -26,9 +26,7 @@ LANES = 8  # float32 numbers of one vector of the machine
 SMALLEST = 4  # arcs of the smallest region
 CHUNK_BITS = 8
 CHUNK = 1 << CHUNK_BITS  # arcs of a stored chunk; a list with room for so many has marks for its chunks
-HUB = (
-    1 << 12
-)  # a list with room for so many arcs has an index; shorter ones are searched through: a microsecond
+HUB = 1 << 12  # a list with room for so many arcs has an index: to search through it would take microseconds
 SLAB_BITS = 18  # arcs of a slab: regions of one size each, 2 MiB
 CLASSES = 40  # region sizes are powers of two
 FIRST_SLABS = 16  # where a pool cannot be had with room for everything
@@ -104,9 +102,7 @@ class GraphArrays(NamedTuple):
     record: Bytes  # [n, 64]: what follows up to `moved_mark`, and the lists' three, are views of it
     weight_sum: Doubles  # [n]
     weight_ref: Floats  # [n]: largest weight_sum since R was last rebuilt from its definition
-    leeway: (
-        Floats  # [n]: how far H may move before its publish decision is due; 0 or less: it is, or not known
-    )
+    leeway: Floats  # [n]: how far H may move until its publish decision is due; 0 or less: it is, or unknown
     self_weight: Floats  # [n]: weight of the arc u → u
     generation: Rows  # how often the row has been freed
     alive: Bytes

@@ -35,9 +35,7 @@ class Changed(NamedTuple):
     vectors: Rows
     arcs: Rows
     born: Rows  # their ids
-    freed: (
-        Rows  # what was stored of them goes: of a row that has been used again too, whatever stands there now
-    )
+    freed: Rows  # what was stored of them goes; of a row that is used again, what it held before
 
 
 def changed_rows(g: GraphArrays) -> Changed:

@@ -21,8 +21,7 @@ from .local import AHEAD, rebuild_row
 from .marks import look_at, mark_dirty, mark_moved
 from .vector import largest, largest_difference, prefetch
 
-# ε is at least four units of the last place of any vector, so a push moves one by a ninth more at most than it says.
-UNROUNDED = 0.875
+UNROUNDED = 0.875  # ε is at least eight times what H is rounded by: a push moves it by an eighth more at most
 
 
 @kernel

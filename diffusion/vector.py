@@ -23,6 +23,7 @@ BOOL, MASK = ir.IntType(1), ir.IntType(LANES)  # a bit for each lane
 VECTOR, WIDE, WORDS = (ir.VectorType(kind, LANES) for kind in (FLOAT, DOUBLE, I32))
 FIRSTS = (4 ** (LANES // 2) - 1) // 3  # of every two lanes the first
 BYTES = LANES * 4  # of a vector
+PAIR = I64(8)  # bytes of two words
 LINE = 64  # bytes of a line of the cache
 FLAGS = ("nnan", "ninf", "nsz")  # what is not finite was refused at the door; no order of a sum changes
 
@@ -142,11 +143,12 @@ def place_of(typing: Any, pairs: Any, begin: Any, count: Any, first: Any) -> Any
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         code = _Code(context, builder, signature, args)
-        start = builder.add(code.begin(0), builder.mul(code.number(1), I64(2 * 4)))
-        end = builder.mul(code.number(2), I64(2 * 4))
+        start = builder.add(code.begin(0), builder.mul(code.number(1), PAIR))
+        end = builder.mul(code.number(2), PAIR)
         wanted = code.splat(builder.trunc(code.number(3), I32), WORDS)
         found = cgutils.alloca_once_value(builder, I64(-1))
-        with cgutils.for_range(builder, builder.lshr(builder.add(end, I64(BYTES - 1)), I64(5))) as loop:
+        vectors = builder.udiv(builder.add(end, I64(BYTES - 1)), I64(BYTES))
+        with cgutils.for_range(builder, vectors) as loop:
             offset = builder.mul(loop.index, I64(BYTES))
             same = builder.icmp_signed("==", code.load(start, offset, WORDS), wanted)
             firsts = builder.and_(builder.bitcast(same, MASK), MASK(FIRSTS))
@@ -154,7 +156,7 @@ def place_of(typing: Any, pairs: Any, begin: Any, count: Any, first: Any) -> Any
                 lane = builder.zext(code.call(f"llvm.cttz.i{LANES}", MASK, [firsts, BOOL(1)]), I64)
                 at = builder.add(offset, builder.mul(lane, I64(4)))
                 with builder.if_then(builder.icmp_signed("<", at, end)):
-                    builder.store(builder.lshr(at, I64(3)), found)
+                    builder.store(builder.udiv(at, PAIR), found)
                 loop.do_break()
         return builder.load(found, typ=I64)
 

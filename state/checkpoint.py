@@ -159,7 +159,7 @@ class Checkpoint:
         apart = time.monotonic() - self._gathered_at
         due = apart >= interval / MOST_PARTS and self._graph.dirty_count > 0
         room = len(self._parts) < MOST_PARTS and self._rows_in_parts < self._graph.used
-        if due and room and self._went_back is None:
+        if due and room:
             await self._kernel(partial(self._gather, self.meta))
 
     def _gather(self, meta: Meta) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusion.arrays import ARCS, EDGES, allocate, grow_arcs
+from ..diffusion.arrays import ARCS, CHUNK, EDGES, allocate, grow_arcs
 from ..diffusion.upkeep import count_loops, load_arcs, move_all, rebuild
 from .graph import FIRST_ROWS, FIRST_TEXT, GraphState
 from .id_table import add_ids, free_gaps, new_table
 from .recovery import require_same_graph
-from .store import CHUNK, GraphStore, Meta, StoredArcs, StoreFormatError
+from .store import GraphStore, Meta, StoredArcs, StoreFormatError
 
 
 def restore(graph: GraphState, store: GraphStore, meta: Meta) -> None:

@@ -29,9 +29,6 @@ def _no_rows() -> NDArray[np.int32]:
 FORMAT = 1
 """Version of the layout; a store of another one is refused."""
 
-CHUNK = 256
-"""Arcs per stored field: a hub's new edge rewrites one chunk, not the hub."""
-
 MAX_COMMIT_BYTES = 512 << 20
 """Most bytes of one `commit` or one batch of a `rewrite`: Redis hangs up on a transaction of 1 GiB."""
 

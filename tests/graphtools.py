@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dgdm.diffusion.arrays import CHUNK
 from dgdm.schemas.events import (
     AddEdge,
     AddNode,
@@ -20,7 +21,7 @@ from dgdm.state.collecting import collect, collect_all
 from dgdm.state.graph import GraphState, Publication
 from dgdm.state.id_table import ids_of
 from dgdm.state.rules import Rules
-from dgdm.state.store import CHUNK, Meta, StoreChanges, StoredArcs, StoredRaw, StoredRows
+from dgdm.state.store import Meta, StoreChanges, StoredArcs, StoredRaw, StoredRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -142,6 +142,29 @@ def test_what_is_published_and_acknowledged(directed: bool, seed: int, tau: floa
             np.testing.assert_array_equal(kernel.p(u), twin.p[u])
 
 
+def test_rounding_takes_no_vector_further_than_is_allowed_unseen() -> None:
+    """ε as small as may be: a sum is rounded by up to an eighth of it. Rows go up by little more than ε each time."""
+    random = np.random.default_rng(2)
+    rows, largest = 3_000, 1.2
+    epsilon = 4 * float(np.finfo(np.float32).eps) * largest
+    tau = 7 * epsilon
+    kernel = KernelGraph(1, 0.15, epsilon, directed=True)
+    x = random.uniform(1.0, 1.1, rows).astype(np.float32)
+    kernel.run([Op("add", u, x=x[u : u + 1]) for u in range(rows)])
+    kernel.run([Op("set", u, 0, 1.0) for u in range(1, rows)])
+    kernel.push()
+    for _ in range(20):
+        chosen = kernel.select_moved(tau, rows)
+        vectors = np.array([kernel.h(u) for u in chosen]).reshape(len(chosen), 1)
+        kernel.acknowledge(chosen, [kernel.generation(u) for u in chosen], vectors)
+        x[1:] += (epsilon * random.uniform(1.2, 1.6, rows - 1) / 0.15).astype(np.float32)
+        kernel.run([Op("features", u, x=x[u : u + 1]) for u in range(1, rows)])
+        kernel.push()
+        unseen = set(range(rows)) - kernel.moved()
+        assert all(abs(kernel.h(u) - kernel.p(u)).max() <= tau for u in unseen)
+    assert x.max() < largest
+
+
 def test_an_acknowledgement_does_not_reach_the_next_owner_of_a_row() -> None:
     kernel, twin = pair(1, directed=False)
     one = np.ones(1, np.float32)

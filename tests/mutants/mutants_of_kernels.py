@@ -46,6 +46,13 @@ KERNELS = [
         "tests/diffusion/test_upkeep.py::test_what_is_published_and_acknowledged",
     ),
     Mutant(
+        "forget that a push is rounded",
+        "diffusion/upkeep.py",
+        "UNROUNDED = 0.875",
+        "UNROUNDED = 1.0",
+        "tests/diffusion/test_upkeep.py::test_rounding_takes_no_vector_further_than_is_allowed_unseen",
+    ),
+    Mutant(
         "the way a row has moved already is forgotten",
         "diffusion/upkeep.py",
         "UNROUNDED * (tau - gap)",
