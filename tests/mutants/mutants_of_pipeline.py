@@ -11,6 +11,13 @@ SEAL = "tests/worker/test_seal.py"
 
 PIPELINE = [
     Mutant(
+        "what waits in parts for the store does not count",
+        "pipeline.py",
+        "if self._checkpoint.dirty_rows < self._dirty_limit or",
+        "if self._graph.dirty_count < self._dirty_limit or",
+        "tests/worker/test_pace.py::test_what_waits_in_parts_for_a_store_counts_toward_the_limit",
+    ),
+    Mutant(
         "skip the tail",
         "session.py",
         "graph.mark_unknown(sorted(tail.keys))",

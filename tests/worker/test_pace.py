@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from away import Away
 from processes import WorkerProcess, make_topics, until
-from streams import producer
+from streams import producer, require_truth
 
 from dgdm import backlog
 from dgdm.backlog import Backlog
@@ -45,6 +48,37 @@ async def test_a_checkpoint_has_time_only_when_no_other_waits(settings: Settings
     assert sum(full) > 2_000, "a backlog waits for its checkpoints"
     assert min(full) >= 500
     assert notes.read_text().splitlines()[-1].startswith("at once"), "a stop waits for nothing"
+
+
+async def test_what_waits_in_parts_for_a_store_counts_toward_the_limit(away: Away, tmp_path: Path) -> None:
+    """
+    a node on its way to a store that hangs; then a hundred at a time, each a part of the next checkpoint
+    """
+    limit, portion = 1_000, 100
+    settings = away.settings.model_copy(update={"dirty_rows": limit})
+    await make_topics(settings)
+    async with producer(settings) as events:
+        with WorkerProcess(settings, tmp_path) as worker:
+            await worker.serves()
+            await events.send(AddNode("first", VECTOR))
+            await events.visible(60)
+            away.go()
+            await events.send(SetFeatures("first", 2 * VECTOR))
+            await events.visible(60)
+            await asyncio.sleep(3 * settings.checkpoint_interval)
+            applied = 0
+            while not worker.said("state", "now paused") and applied < 4 * limit:
+                for number in range(portion):
+                    await events.send(AddNode(f"{applied + number}", VECTOR))
+                await events.flush()
+                applied += portion
+                with contextlib.suppress(TimeoutError):
+                    await events.visible(1)
+            assert limit <= applied <= limit + 2 * portion
+            away.come()
+            await events.visible(60)
+            assert await worker.stop() == 0
+    await require_truth(settings)
 
 
 @pytest.fixture
