@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,38 +12,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from .backlog import Backlog
-from .consumers.events import EventBatch, EventSource
+from .reading import FEW, IDLE, NOTHING, Read, Reading
 from .schemas.progress import Progress
 from .state.deadline import Deadline
 from .state.lifecycle import Step, WorkerState
 from .state.store import LastRecord
 
 if TYPE_CHECKING:
+    from .consumers.events import EventSource
     from .consumers.tail import Tail
     from .producers.dead_letters import DeadLetterSink
     from .producers.embeddings import EmbeddingSink
     from .schemas.reasons import InvalidEvent
     from .settings import Settings
     from .state.checkpoint import Checkpoint, Report
-    from .state.encoding import Encoded, Encoding
+    from .state.encoding import Encoding
     from .state.graph import GraphState, Publication
     from .state.kernel_thread import KernelThread
     from .telemetry import Metrics
 
 log = structlog.get_logger()
 
-IDLE = 0.2  # seconds one poll waits for the first record
 LOOK = 0.5  # seconds between two looks at the end of the log in a pause
 LARGEST_WRITE = 256 << 20  # bytes of one checkpoint, about: what a store takes in one transaction
 SLICE = 0.25  # seconds the kernel thread may push before the loop has its say again
-
-
-class _Read(NamedTuple):
-    """Records, their values, and what an encoder has made of them."""
-
-    batch: EventBatch
-    values: list[bytes | None]
-    encoded: Encoded | None
+BRIEF = 0.002  # seconds a push may hold the loop itself up
 
 
 class _Turn(NamedTuple):
@@ -75,16 +69,16 @@ class Pipeline:
         self._sink, self._dead_letters, self._checkpoint = sink, dead_letters, checkpoint
         self._kernel, self._metrics, self._stop = kernel, metrics, stop
         self._enter, self._report = enter, report
-        self._polling: asyncio.Task[_Read] | None = None
+        self._reading = Reading(source, settings.batch, encoding)
         self._publishing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
-        self._arrived: list[Publication] = []  # acknowledged, and P has not followed yet
+        self._arrived: deque[Publication] = deque()  # acknowledged, and P has not followed yet
         self._told: tuple[dict[int, int], int] | None = None  # offsets, `remade`: by the last progress record
         self._told_at = 0.0
         self._backlog = Backlog(settings.catch_up, settings.max_staleness)
         self._stored_at = time.monotonic()
         self._sealing: asyncio.Task[None] | None = None
-        self._floor_told = self._changed = False  # changed: since the last checkpoint
+        self._floor_told = self._changed = False  # changed: applied, since the last checkpoint
         row = 8 * graph.rules.features + 512 + (0 if graph.raw is None else graph.raw.row_bytes)
         self._dirty_limit = min(settings.dirty_rows, LARGEST_WRITE // row)
         self._oldest: int | None = None  # timestamp of the first record no publication covers yet
@@ -123,7 +117,7 @@ class Pipeline:
 
     async def finish(self) -> None:
         """Publish and store everything applied. Raises LogError, FencedError."""
-        await self._stop_polling()
+        await self._reading.stop()
         if not self._checkpoint.position.tail_owed:  # else consumers may hold something newer than this
             await self._push_all()
             await self._publish_all()
@@ -135,7 +129,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """Drop what is under way to and from the log; a write to the store goes on."""
-        await self._stop_polling()
+        await self._reading.stop()
         writing = [task for task in (self._publishing, self._telling, self._sealing) if task is not None]
         for task in writing:
             task.cancel()
@@ -143,13 +137,11 @@ class Pipeline:
 
     # -- in
 
-    async def _next_batch(self) -> _Read:
+    async def _next_batch(self) -> Read:
         """The next batch, or an empty one when something else is to be done first."""
-        if self._polling is None:
-            self._polling = asyncio.create_task(self._read())
-        lag, backlog = self._source.lag, self._backlog
+        reading, lag, backlog = self._reading.task, self._source.lag, self._backlog
         held = backlog.waits(lag)
-        waiting: set[asyncio.Future[Any]] = set() if held else {self._polling}
+        waiting: set[asyncio.Future[Any]] = set() if held else {reading}
         if self._publishing is not None and self._graph.news:
             waiting.add(self._publishing)
         if (
@@ -162,37 +154,23 @@ class Pipeline:
         patience = 0 if busy else IDLE if self._all_told else max(0.001, self._settings.progress_interval)
         if waiting:
             await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if held or not self._polling.done():
-            return _Read(EventBatch((), {}, {}), [], None)
-        read = self._polling.result()
-        self._polling = asyncio.create_task(self._read())  # while the kernel works on this batch
-        return read
+        return NOTHING if held or not reading.done() else await self._reading.take()
 
-    async def _read(self) -> _Read:
-        batch = await self._source.poll(self._settings.batch, IDLE)
-        values, encoding = [record.value for record in batch.records], self._encoding
-        encoded = await asyncio.to_thread(encoding.encode, values) if encoding and values else None
-        return _Read(batch, values, encoded)
-
-    async def _stop_polling(self) -> None:
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
-            self._polling = None
-
-    async def _advance(self, read: _Read, *, push: bool, limit: int | None) -> None:
+    async def _advance(self, read: Read, *, push: bool, limit: int | None) -> None:
         """One turn of the kernel thread, then what it asks of the loop.
 
         At most `limit` vectors are published: with 0 consumers hear how far and how exact it is, with None nothing.
-        The log is asked for nothing until position and graph agree again: it may fail then.
+        Few events that meet nothing pending are worked off by the loop itself. The log is asked for nothing until
+        position and graph agree again: it may fail then.
         """
         position, graph, batch = self._checkpoint.position, self._graph, read.batch
         offsets, before = dict(batch.offsets) or position.event_offsets, graph.sequence
         self._settle()
-        limit = limit if self._publishing is None else None
         if batch.records:
             self._report(Step.PUSH, "before")
-        turn = await self._kernel(partial(self._turn, read, offsets, push=push, limit=limit))
+        brief = push and len(read.values) < FEW and self._encoding is None and graph.settles_at_once
+        seconds = (BRIEF if brief else SLICE) if push else 0.0
+        turn = await self._kernel(partial(self._turn, read, offsets, seconds, limit=limit), brief=brief)
         if batch.records:
             self._report(Step.PUSH, "after")
             self._oldest = batch.records[0].timestamp if self._oldest is None else self._oldest
@@ -211,21 +189,29 @@ class Pipeline:
         refused = [(batch.records[index], error) for index, error in turn.refused]
         await self._dead_letters.put(self._source.topic, refused)
 
-    def _turn(self, read: _Read | None, offsets: dict[int, int], *, push: bool, limit: int | None) -> _Turn:
-        """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond."""
+    def _turn(
+        self, read: Read | None, offsets: dict[int, int], seconds: float, *, limit: int | None
+    ) -> _Turn:
+        """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond.
+
+        A push takes about so many `seconds` at most; with 0 there is none.
+        """
         graph, timed = self._graph, self._metrics.timed
         self._follow()
         refused = []
         with timed("apply"):
             if read is not None and read.values:
                 refused = graph.apply(read.values, push=False, encoded=read.encoded).refused
-        if push:
+        if seconds:
             if self._encoding is not None:
                 self._encoding.step()
             with timed("push"):
-                graph.push(Deadline.after(SLICE))
+                graph.push(Deadline.after(seconds))
+        if limit is None or self._is_publishing:
+            return _Turn(refused, None)
+        self._follow()  # the last publication may have been acknowledged meanwhile
         untold = self._told != (offsets, graph.remade) and not self._too_soon()
-        if limit is None or not (graph.news or untold):
+        if not (graph.news or untold):
             return _Turn(refused, None)
         with timed("select"):
             return _Turn(refused, graph.gather(limit))
@@ -233,9 +219,8 @@ class Pipeline:
     def _follow(self) -> None:
         """In the kernel thread: P becomes what consumers hold by now."""
         with self._metrics.timed("acknowledge"):
-            for publication in self._arrived:
-                self._graph.acknowledge(publication)
-        self._arrived.clear()
+            while self._arrived:  # the loop may add one at any time
+                self._graph.acknowledge(self._arrived.popleft())
 
     # -- out
 
@@ -246,6 +231,12 @@ class Pipeline:
                 task.result()
         self._publishing = None if self._publishing is None or self._publishing.done() else self._publishing
         self._telling = None if self._telling is None or self._telling.done() else self._telling
+
+    @property
+    def _is_publishing(self) -> bool:
+        """Also after a failure, which the loop will take notice of."""
+        task = self._publishing
+        return task is not None and (not task.done() or task.cancelled() or task.exception() is not None)
 
     async def _quiet(self) -> None:
         """Wait until nothing is on its way to the log."""
@@ -265,13 +256,13 @@ class Pipeline:
             self._told_at = 0.0
             offsets = self._checkpoint.position.event_offsets
             limit = self._settings.publish_limit
-            turn = await self._kernel(partial(self._turn, None, offsets, push=False, limit=limit))
+            turn = await self._kernel(partial(self._turn, None, offsets, 0.0, limit=limit))
             complete = turn.publication is None or turn.publication.complete
             self._publish(turn.publication, offsets)
         await self._quiet()
 
     def _publish(self, publication: Publication | None, offsets: dict[int, int]) -> None:
-        if publication is not None:
+        if publication is not None:  # then the last one has arrived
             oldest, self._oldest = self._oldest, None
             self._publishing = asyncio.create_task(self._send(publication, offsets, oldest))
 
@@ -285,7 +276,6 @@ class Pipeline:
             self._report(Step.PUBLISH, "after")
             self._arrived.append(publication)
             self._metrics.count_published(len(publication.ids), len(publication.tombstones))
-            self._changed = True
         if oldest is not None:
             self._metrics.latency.observe(max(0.0, time.time() - oldest / 1000))
         tell = self._telling is None and ((publication.complete and not self._too_soon()) or self._late())
@@ -310,7 +300,6 @@ class Pipeline:
     async def _tell(self, publication: Publication, progress: Progress) -> None:
         await self._sink.publish_progress(progress)
         self._told_at = time.monotonic()
-        self._changed = True  # the transaction it is in must end
         self._metrics.look_at(self._graph, publication)
         if self._graph.floor_active and not self._floor_told:
             log.warning(
@@ -340,9 +329,9 @@ class Pipeline:
                 await self._write()
             return
         due = time.monotonic() - self._stored_at >= self._settings.checkpoint_interval
-        changed = self._changed or self._checkpoint.went_back
+        changed = self._changed or self._sink.open or self._checkpoint.went_back
         if changed and (due or self._much_is_dirty):
-            await self._seal()
+            await self._seal(more=True)
         elif due and not self._checkpoint.writing:
             self._metrics.all_is_stored()
 
@@ -354,13 +343,13 @@ class Pipeline:
         """Everything, now."""
         if self._sealing is not None:
             await self._write()
-        await self._seal()
+        await self._seal(more=False)
         return await self._write()
 
-    async def _seal(self) -> None:
+    async def _seal(self, *, more: bool) -> None:
         await self._quiet()
         self._stored_at, self._changed = time.monotonic(), False
-        self._sealing = asyncio.create_task(self._checkpoint.seal())
+        self._sealing = asyncio.create_task(self._checkpoint.seal(more=more))
 
     async def _write(self) -> bool:
         if self._sealing is not None:

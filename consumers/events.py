@@ -49,6 +49,11 @@ class EventSource:
         self.lag = self.behind(batch.offsets)
         return batch
 
+    async def more(self, batch: EventBatch, most: int) -> EventBatch:
+        """The batch and what has come since, at most so many records more, without waiting. Raises LogError."""
+        later = await self.poll(most, 0.0)
+        return EventBatch([*batch.records, *later.records], later.offsets, {**batch.last, **later.last})
+
     def behind(self, offsets: Mapping[int, int]) -> int:
         """Records between these offsets and the end, as far as it is known."""
         ends = self.reader.known_ends()

@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -148,8 +148,8 @@ class LogWriter(Protocol):
 class TransactionalWriter(LogWriter, Protocol):
     """A writer whose records readers of committed data see after `commit`."""
 
-    async def begin(self) -> None:
-        """Open a transaction."""
+    async def begin(self, ahead: Iterable[tuple[str, int]] = ()) -> None:
+        """Open a transaction; its first record in a (topic, partition) of `ahead` need not wait for the log."""
 
     async def commit(self) -> None:
         """Commit it. Raises ProducerFencedError, LogUnavailableError (outcome unknown).

@@ -24,7 +24,7 @@ from .kafka_client import CLOSE_TIMEOUT, KafkaConnection, log_error, shut_down, 
 from .limits import BATCH_OVERHEAD, TopicLimits, check_messages, check_seek, limits_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -274,13 +274,15 @@ class KafkaWriter:
             batches = _split(producer, messages, sizes, limits.max_message_bytes)
             return await self._send(producer, topic, partition, batches)
 
-    async def begin(self) -> None:
-        """Open a transaction; the broker counts its life from its first record."""
+    async def begin(self, ahead: Iterable[tuple[str, int]] = ()) -> None:
+        """Open a transaction; the broker counts its life from its first partition, written to or told `ahead`."""
         async with self._outcome("beginning a transaction") as producer:
             if self._in_transaction:
                 raise LogError("a transaction is open already: commit or abort it first")
             await self._in_time(producer.begin_transaction())
             self._in_transaction = True
+            for partition in ahead:
+                producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(*partition))  # noqa: SLF001 - else with the first record
 
     async def commit(self) -> None:
         """Commit it. Raises ProducerFencedError, LogUnavailableError (outcome unknown)."""

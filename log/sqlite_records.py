@@ -37,7 +37,7 @@ from .sqlite_transactions import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 LONGEST_NAP = 0.005  # seconds between two looks at the file
 MAX_POLL_BYTES = 64 << 20
@@ -265,7 +265,7 @@ class SqliteWriter:
                 await self._connection.run(lambda db: clean(db, place, known.cleaning))
             return end
 
-    async def begin(self) -> None:
+    async def begin(self, ahead: Iterable[tuple[str, int]] = ()) -> None:  # noqa: ARG002 - a file knows its partitions
         """Open a transaction; its life is counted from its first record."""
         async with self._outcome():
             if self._in_transaction:

@@ -18,7 +18,7 @@ from ..schemas.predictions import encode_predictions
 from ..schemas.progress import Progress, encode_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,7 +57,8 @@ class EmbeddingSink:
 
     With a head, what it makes of the vectors goes to `predictions_topic` in the same transaction.
 
-    The writers take turns: while one commits, which takes up to 40 ms, the next one writes.
+    The writers take turns: while one commits, which takes up to 40 ms, the next one writes. Its transaction is begun
+    just before, with the partitions the last one wrote to, or its first records would wait for the log to learn of them.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class EmbeddingSink:
         self._encoding: Encoding = encoding
         self._partitions: dict[str, int] = {}
         self._open = False
+        self._written: set[tuple[str, int]] = set()  # in the open transaction
         self._beginning = asyncio.Lock()
 
     async def start(self) -> None:
@@ -116,31 +118,46 @@ class EmbeddingSink:
         keys = [node.encode() for node in (*tombstones, *ids)]
         messages = list(map(Message, keys, (*(None for _ in tombstones), *values)))
         return {
-            partition: await (await self._begun()).append(topic, partition, part)
+            partition: await self._append(topic, partition, part)
             for partition, part in _partitioned(messages, self._partitions[topic]).items()
         }
 
     async def publish_progress(self, progress: Progress) -> None:
         """Write a progress record and wait for its acknowledgement."""
         message = Message(progress.graph.encode(), encode_progress(progress, self._encoding))
-        await (await self._begun()).append(self._progress_topic, 0, [message])
+        await self._append(self._progress_topic, 0, [message])
 
-    async def commit(self) -> None:
+    @property
+    def open(self) -> bool:
+        """Whether a transaction is open: it must be committed in time, also when there is nothing in it."""
+        return self._open
+
+    async def commit(self, *, more: bool) -> None:
         """Commit the open transaction, if there is one; what is written meanwhile is in the next one.
 
-        Not while something is on its way, nor while another commit is.
+        When `more` is to come the next one is begun ahead. Not while something is on its way, nor while another
+        commit is.
         """
         if self._open:
-            writer, self._open = self._writers[0], False
+            writer, written = self._writers[0], self._written
             self._writers.rotate(-1)
+            self._open, self._written = False, set()
+            if more and written:
+                await self._begun(written)
             await writer.commit()
 
-    async def _begun(self) -> TransactionalWriter:
+    async def _append(self, topic: str, partition: int, messages: list[Message]) -> int:
+        """The offset after the last message, acknowledged."""
+        writer = await self._begun()
+        self._written.add((topic, partition))
+        return await writer.append(topic, partition, messages)
+
+    async def _begun(self, ahead: Iterable[tuple[str, int]] = ()) -> TransactionalWriter:
         """The writer, in a transaction."""
         async with self._beginning:  # vectors and progress may be the first at the same time
             writer = self._writers[0]
             if not self._open:
-                await writer.begin()
+                await writer.begin(ahead)
                 self._open = True
             return writer
 

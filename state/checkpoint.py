@@ -49,8 +49,8 @@ class Output(Protocol):
     def output_offsets(self) -> dict[int, int]:
         """Offsets after the last acknowledged record, by partition."""
 
-    async def commit(self) -> None:
-        """Commit the open transaction, if there is one."""
+    async def commit(self, *, more: bool) -> None:
+        """Commit the open transaction, if there is one; `more` says that another is to follow."""
 
 
 class DeadLetters(Protocol):
@@ -173,14 +173,14 @@ class Checkpoint:
         """Whether a write to the store is still under way."""
         return self._writing is not None and not self._writing.done()
 
-    async def seal(self) -> None:
-        """Steps 1 and 2. Raises LogError."""
+    async def seal(self, *, more: bool) -> None:
+        """Steps 1 and 2; `more` says that there is another to follow. Raises LogError."""
         assert self._output is not None, "attach an output first"
         self._begun = time.monotonic()
         with self._step(Step.BARRIER):
             ends = dict(self._output.output_offsets)
         with self._step(Step.TRANSACTION):
-            await self._output.commit()
+            await self._output.commit(more=more)
         if not self.position.tail_owed:
             self.position.output_offsets = ends
 

@@ -180,6 +180,11 @@ class GraphState:
                 return False
         return True
 
+    @property
+    def settles_at_once(self) -> bool:
+        """Whether a push begins with nothing of former events, and asks no device."""
+        return self.settler is None and not self.pending_count
+
     def bound(self) -> list[float]:
         """What consumers may rely on per column [F], in feature units, once all selected is acknowledged.
 

@@ -50,6 +50,25 @@ async def test_open_committed_and_aborted_under_both_isolations(place: Place):
     assert values(await read_to_end(uncommitted)) == [b"a", b"b", b"lost", b"c"]
 
 
+async def test_what_is_told_ahead_may_be_written_to_or_not(place: Place):
+    first, second = await place.new_topic(2), await place.new_topic(1)
+    writer = await place.started(place.log.transactional_writer(f"id-{first}", 30))
+    reader = await place.started(place.log.reader(second, "read_uncommitted"))
+    await writer.begin([(first, 1), (second, 0)])
+    await writer.commit()
+    marker = int(place.is_kafka)  # where a broker has heard of the transaction
+    assert await read_to_end(reader, {0: marker}) == []
+    assert reader.positions() == await reader.end_offsets() == {0: marker}
+    await writer.begin([(first, 1), (second, 0)])
+    await writer.append(first, 0, messages("a"))
+    await writer.append(first, 1, messages("b"))
+    await writer.commit()
+    committed = await place.started(place.log.reader(first, "read_committed"))
+    ends = {0: 2, 1: 2 + marker}
+    assert set(values(await read_to_end(committed, ends))) == {b"a", b"b"}
+    assert await read_to_end(reader, {0: 2 * marker}) == []
+
+
 async def test_a_transaction_spans_topics_and_partitions(place: Place):
     first, second = await place.new_topic(2), await place.new_topic(1)
     writer = await place.started(place.log.transactional_writer(f"id-{first}", 30))

@@ -11,6 +11,27 @@ SEAL = "tests/worker/test_seal.py"
 
 PIPELINE = [
     Mutant(
+        "what has come since waits for another turn",
+        "reading.py",
+        "if self._encoding is None and 0 < len(",
+        "if False and 0 < len(",
+        "tests/worker/test_reading.py",
+    ),
+    Mutant(
+        "more for what an encoder has seen",
+        "reading.py",
+        "if self._encoding is None and 0 < len(",
+        "if 0 < len(",
+        "tests/worker/test_reading.py",
+    ),
+    Mutant(
+        "a brief one beside what runs",
+        "state/kernel_thread.py",
+        "if brief and not self._running:",
+        "if brief:",
+        "tests/state/test_kernel_thread.py",
+    ),
+    Mutant(
         "what waits in parts for the store does not count",
         "pipeline.py",
         "if self._checkpoint.dirty_rows < self._dirty_limit or",
@@ -126,20 +147,20 @@ PIPELINE = [
     Mutant(
         "store what the log has not committed",
         "state/checkpoint.py",
-        "            await self._output.commit()\n",
+        "            await self._output.commit(more=more)\n",
         "            pass\n",
         f"{WORKER}::test_stop_and_start_again",
     ),
     Mutant(
         "count output offsets before the log has committed",
         "state/checkpoint.py",
-        """            await self._output.commit()
+        """            await self._output.commit(more=more)
         if not self.position.tail_owed:
             self.position.output_offsets = ends
 """,
         """            if not self.position.tail_owed:
                 self.position.output_offsets = ends
-            await self._output.commit()
+            await self._output.commit(more=more)
 """,
         SEAL,
     ),
@@ -189,8 +210,8 @@ PIPELINE = [
     Mutant(
         "leave the last transaction open",
         "pipeline.py",
-        "        self._changed = True  # the transaction it is in must end\n",
-        "",
+        "self._changed or self._sink.open or",
+        "self._changed or",
         "tests/worker/test_idle_worker.py",
     ),
     Mutant(

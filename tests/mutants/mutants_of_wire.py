@@ -44,6 +44,20 @@ WIRE = [
         f"{EMBEDDINGS}::test_a_node_that_came_back_has_its_vector_last",
     ),
     Mutant(
+        "begin nothing ahead",
+        "producers/embeddings.py",
+        "if more and written:",
+        "if False:",
+        f"{EMBEDDINGS}::test_the_next_transaction_is_begun_ahead_while_there_is_more",
+    ),
+    Mutant(
+        "begin ahead after what held nothing",
+        "producers/embeddings.py",
+        "if more and written:",
+        "if more:",
+        f"{EMBEDDINGS}::test_the_next_transaction_is_begun_ahead_while_there_is_more",
+    ),
+    Mutant(
         "commit the writer whose turn begins",
         "producers/embeddings.py",
         "await writer.commit()",

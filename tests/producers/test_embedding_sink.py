@@ -83,26 +83,26 @@ async def test_a_transaction_is_begun_by_the_first_record_only(place: Place):
     begun: list[bool] = []
     begin = writer.begin
 
-    async def counted() -> None:
+    async def counted(ahead: Any = ()) -> None:
         begun.append(True)
-        await begin()
+        await begin(ahead)
 
     writer.begin = counted  # type: ignore[method-assign]
-    await sink.commit()
+    await sink.commit(more=False)
     await sink.publish([], np.empty((0, 2), np.float32), [], 1)
-    await sink.commit()
+    await sink.commit(more=False)
     assert not begun
     await sink.publish(["a"], np.ones((1, 2), np.float32), [], 1)
     await sink.publish_progress(PROGRESS)
     assert len(begun) == 1
     assert not await records(place, topic, "read_committed")
-    await sink.commit()
+    await sink.commit(more=False)
     assert [r.key for r in await records(place, topic, "read_committed")] == [b"a"]
     assert [r.key for r in await records(place, told, "read_committed")] == [b"g"]
-    await sink.commit()
+    await sink.commit(more=False)
     await sink.publish([], np.empty((0, 2), np.float32), ["a"], 2)
     assert len(begun) == 2
-    await sink.commit()
+    await sink.commit(more=False)
     assert sink.output_offsets == {0: (await records(place, topic))[-1].offset + 1}
 
 
@@ -120,7 +120,7 @@ async def test_one_writer_writes_while_the_other_commits(place: Place):
 
     writers[0].commit = slow  # type: ignore[method-assign]
     await sink.publish(["a"], one, [], 1)
-    committing = asyncio.create_task(sink.commit())
+    committing = asyncio.create_task(sink.commit(more=False))
     await asyncio.sleep(0)
     await sink.publish(["b"], one, [], 2)
     assert sink.output_offsets == {0: 2}
@@ -128,11 +128,37 @@ async def test_one_writer_writes_while_the_other_commits(place: Place):
     let_go.set()
     await committing
     assert [r.key for r in await records(place, topic, "read_committed")] == [b"a"]
-    await sink.commit()
+    await sink.commit(more=False)
     assert [r.key for r in await records(place, topic, "read_committed")] == [b"a", b"b"]
     await sink.publish(["c"], one, [], 3)
-    await sink.commit()
+    await sink.commit(more=False)
     assert [r.key for r in await records(place, topic, "read_committed")] == [b"a", b"b", b"c"]
+
+
+async def test_the_next_transaction_is_begun_ahead_while_there_is_more(place: Place):
+    topic, told = await place.new_topic(2), await place.new_topic()
+    writers = [await place.started(place.log.transactional_writer(f"dgdm-{topic}-{n}", 60)) for n in range(2)]
+    sink = EmbeddingSink(writers, topic, told, "msgpack")
+    await sink.start()
+    ahead, begin = [], writers[1].begin
+
+    async def noted(places: Any = ()) -> None:
+        ahead.append(set(places))
+        await begin(places)
+
+    writers[1].begin = noted  # type: ignore[method-assign]
+    await sink.publish(["a"], np.ones((1, 2), np.float32), [], 1)
+    await sink.publish_progress(PROGRESS)
+    await sink.commit(more=True)
+    assert ahead == [{(topic, zlib.crc32(b"a") % 2), (told, 0)}]
+    assert sink.open
+    await sink.commit(more=True)  # nothing was written to this one
+    assert not sink.open
+    await sink.publish(["b"], np.ones((1, 2), np.float32), [], 2)
+    await sink.commit(more=False)
+    assert not sink.open
+    assert len(ahead) == 1
+    assert {r.key for r in await records(place, topic, "read_committed")} == {b"a", b"b"}
 
 
 async def test_topics_that_are_not_there(place: Place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from processes import WorkerProcess, make_topics, until
 from streams import producer
 
@@ -13,6 +14,8 @@ from dgdm.consumers.progress import read_progress
 from dgdm.settings import Settings
 
 SLOW = str(Path(__file__).with_name("slow_progress_worker.py"))
+BRIEF = str(Path(__file__).with_name("brief_transactions_worker.py"))
+ABORTS_EVERY = 10  # seconds: transaction.abort.timed.out.transaction.cleanup.interval.ms
 
 
 async def test_the_last_progress_record_is_committed(settings: Settings, tmp_path: Path) -> None:
@@ -65,3 +68,23 @@ async def test_the_last_portion_of_a_ripple_is_spoken_of(settings: Settings, tmp
                 assert await worker.stop() == 0
     finally:
         await log.close()
+
+
+@pytest.mark.parametrize(
+    "settings", [pytest.param("kafka-redis", marks=pytest.mark.integration)], indirect=True
+)
+async def test_no_transaction_that_was_begun_ahead_stays_open(settings: Settings, tmp_path: Path) -> None:
+    """The broker would end it after its time, and fence the worker."""
+    await make_topics(settings)
+    quick = settings.model_copy(update={"checkpoint_interval": 0.2, "progress_interval": 0.1})
+    async with producer(settings) as events:
+        with WorkerProcess(quick, tmp_path, [BRIEF, "2"]) as worker:
+            await events.set_features("a", [1, 0, 0, 0])
+            await events.visible(60)
+            await asyncio.sleep(2 + ABORTS_EVERY + 1)
+            for number in range(2, 5):  # with the writers in turn
+                await events.set_features("a", [number, 0, 0, 0])
+                await events.visible(20)
+                await asyncio.sleep(0.5)
+            assert not worker.said("recovering")
+            assert await worker.stop() == 0

@@ -97,7 +97,7 @@ async def test_output_offsets_are_those_of_the_barrier_once_it_is_committed(sett
         first.commit = slow  # type: ignore[method-assign]
         await sink.publish(["a"], VECTOR, [], 1)
         barrier = dict(sink.output_offsets)
-        sealing = asyncio.create_task(checkpoint.seal())
+        sealing = asyncio.create_task(checkpoint.seal(more=True))
         await reached.wait()
         await sink.publish(["b"], VECTOR, [], 2)
         assert checkpoint.position.output_offsets == {}
@@ -121,7 +121,7 @@ async def test_a_checkpoint_that_was_gathered_in_parts_holds_all(settings: Setti
         assert graph.dirty_count > 0, "a part was taken although parts held every row"
         assert checkpoint.dirty_rows == graph.used
         feed(graph, [RemoveNode("gone")])
-        await checkpoint.seal()
+        await checkpoint.seal(more=True)
         assert await checkpoint.write()
         await checkpoint.written()
         assert checkpoint.dirty_rows == 0
@@ -151,7 +151,7 @@ async def test_what_a_burst_took_is_given_back_with_the_next_checkpoint(settings
         full = resident()
         del burst
         assert resident() > full - MEGABYTES / 2
-        await checkpoint.seal()
+        await checkpoint.seal(more=True)
         assert await checkpoint.write()
         await checkpoint.written()
         assert resident() < full - MEGABYTES / 2
