@@ -17,7 +17,7 @@ The braces keep one graph in one slot of a cluster. A generation is a random wor
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from .redis_resp import Spans, joined, spans_of, write_pairs
 from .redis_wire import Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -146,21 +146,40 @@ def _chunk_buckets(chunks: NDArray[np.int32]) -> NDArray[np.integer]:
     return chunks.reshape(-1, 2)[:, 0] >> ROW_BITS
 
 
-def scan_hash(call: Callable[..., Any], key: str, count: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Fields and values of one hash in batches, each field once (HSCAN alone may repeat some)."""
-    seen: set[bytes] = set()
-    cursor = b"0"
-    while True:
+class Scanning(Protocol):
+    """What a scan asks of a connection."""
+
+    def ask(self, *command: str | bytes | int) -> None:
+        """Send a command."""
+
+    def answer(self) -> Any:
+        """The reply to the oldest command that has none."""
+
+
+def scan_hashes(
+    session: Scanning, keys: Iterable[str], count: int
+) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Fields and values of hashes in batches, each field once (HSCAN alone may repeat some).
+
+    The next batch is asked for before this one is given: Redis reads while the caller works.
+    """
+    left = iter(keys)
+    key, seen = next(left, None), set[bytes]()
+    if key is not None:
+        session.ask("HSCAN", key, 0, "COUNT", count)
+    while key is not None:
         flat: list[bytes]
-        cursor, flat = call("HSCAN", key, cursor, "COUNT", count)
+        cursor, flat = session.answer()
+        done = cursor == b"0"
+        key = next(left, None) if done else key
+        if key is not None:
+            session.ask("HSCAN", key, cursor, "COUNT", count)
         found = dict(zip(flat[0::2], flat[1::2], strict=True))
         if not seen.isdisjoint(found):
             found = {name: value for name, value in found.items() if name not in seen}
-        seen.update(found)
         if found:
             yield list(found), list(found.values())
-        if cursor == b"0":
-            return
+        seen = set() if done else seen.union(found)
 
 
 def names_of(kind: str, names: Iterable[bytes]) -> list[str]:

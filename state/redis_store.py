@@ -6,12 +6,12 @@ The layout is in `redis_layout`. Every call has a time-out and is never repeated
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from . import packing
-from .redis_layout import GraphKeys, Writes, id_bucket, names_of, scan_hash
+from .redis_layout import GraphKeys, Writes, id_bucket, names_of, scan_hashes
 from .redis_wire import (
     Command,
     PermissionDeniedError,
@@ -351,17 +351,12 @@ class RedisStore:
             header = self._header(session)
             if header is None:
                 return
-            names = session.call("SMEMBERS", self._keys.data(header.generation, "keys"))
-        for name in names_of(kind, names):
-            yield from scan_hash(self._call, self._keys.data(header.generation, name), SCAN)
-        with self._client.session() as session:
+            names = names_of(kind, session.call("SMEMBERS", self._keys.data(header.generation, "keys")))
+            keys = [self._keys.data(header.generation, name) for name in names]
+            yield from scan_hashes(session, keys, SCAN)
             now = self._header(session)
         if now is None or now.generation != header.generation:
             raise StoreConflictError(now.owner if now else None)
-
-    def _call(self, *command: str | bytes | int) -> Any:
-        with self._client.session() as session:
-            return session.call(*command)
 
     def _lookup(self, session: Session, ids: list[str]) -> dict[str, NDArray[np.float32]]:
         names = [name.encode() for name in ids]

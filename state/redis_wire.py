@@ -116,6 +116,14 @@ class Session:
         """The reply to one command."""
         return self.batch([command])[0]
 
+    def ask(self, *command: str | bytes | int) -> None:
+        """Send a command whose reply is read later, by `answer`."""
+        self._connection.send_packed_command(_packed(self._connection, [command]))  # type: ignore[no-untyped-call]
+
+    def answer(self) -> Any:
+        """The reply to the oldest command asked that has none yet."""
+        return self._connection.read_response(timeout=self._timeout)
+
     def batch(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands, sent together. Raises the first error after reading all."""
         return _raise_first(self._exchange(commands))

@@ -6,14 +6,14 @@ These run on Redis alone: SQLite has no server, no connection and no password.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from stores import RedisProcess, TearingProxy, changes, contents, poll_until, running_redis, some_meta
 
 from dgdm.state import open_store, redis_wire
-from dgdm.state.redis_layout import scan_hash
+from dgdm.state.redis_layout import scan_hashes
 from dgdm.state.store import (
     GraphStore,
     Owner,
@@ -257,18 +257,41 @@ def test_torn_values_are_a_format_error(fragile: RedisProcess, store: GraphStore
             list(read())
 
 
+class Scripted:
+    """Answers HSCAN by key and cursor."""
+
+    def __init__(self, replies: dict[tuple[str, Any], Any]) -> None:
+        self._replies = replies
+        self.asked: list[tuple[str, Any]] = []
+
+    def ask(self, *command: Any) -> None:
+        self.asked.append(command[1:3])
+
+    def answer(self) -> Any:
+        return self._replies[self.asked.pop(0)]
+
+
 def test_a_field_that_hscan_repeats_is_given_once() -> None:
-    replies = iter(
-        [
-            (b"7", [b"a", b"1", b"b", b"2"]),
-            (b"3", [b"b", b"2", b"c", b"3", b"c", b"3"]),
-            (b"9", []),
-            (b"4", [b"a", b"1"]),
-            (b"0", [b"d", b"4"]),
-        ]
-    )
-    found = list(scan_hash(lambda *_: next(replies), "key", 10))
-    assert found == [([b"a", b"b"], [b"1", b"2"]), ([b"c"], [b"3"]), ([b"d"], [b"4"])]
+    replies = {
+        ("first", 0): (b"7", [b"a", b"1", b"b", b"2"]),
+        ("first", b"7"): (b"3", [b"b", b"2", b"c", b"3", b"c", b"3"]),
+        ("first", b"3"): (b"9", []),
+        ("first", b"9"): (b"4", [b"a", b"1"]),
+        ("first", b"4"): (b"0", [b"d", b"4"]),
+        ("second", b"0"): (b"0", [b"a", b"5"]),
+    }
+    session = Scripted(replies)
+    found = list(scan_hashes(session, ["first", "second"], 10))
+    assert found == [([b"a", b"b"], [b"1", b"2"]), ([b"c"], [b"3"]), ([b"d"], [b"4"]), ([b"a"], [b"5"])]
+    assert not session.asked
+    assert list(scan_hashes(session, [], 10)) == []
+
+
+def test_the_next_batch_is_asked_for_before_this_one_is_given() -> None:
+    session = Scripted({("key", 0): (b"7", [b"a", b"1"]), ("key", b"7"): (b"0", [b"b", b"2"])})
+    batches = scan_hashes(session, ["key"], 10)
+    next(batches)
+    assert session.asked == [("key", b"7")]
 
 
 def test_vectors_are_where_the_documentation_says(fragile: RedisProcess, store: GraphStore) -> None:
