@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .telemetry import Metrics
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 TURNS = 2  # writers of embeddings: one writes while the other commits
 LONGEST_TRANSACTION = 900.0  # seconds: transaction.max.timeout.ms of a broker that was told nothing else
@@ -144,11 +145,20 @@ class Session:
             position=position,
             dead_letters=letters,
             commit_group=GroupOffsets(self._log, settings),
-            kernel=self._kernel,
+            kernel=self._gathering,
             report=self._report,
             stored=self._metrics.count_checkpoint,
         )
         return Held(graph, checkpoint, letters)
+
+    async def _gathering(self, function: Callable[[], T]) -> T:
+        """In the kernel thread, as the stage of a checkpoint."""
+
+        def timed() -> T:
+            with self._metrics.timed("gather"):
+                return function()
+
+        return await self._kernel(timed)
 
     async def attach(
         self,

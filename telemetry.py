@@ -138,8 +138,8 @@ class Metrics:
         )
         self.stages = Counter(
             "dgdm_stage_seconds",
-            "CPU seconds of the kernel thread, by stage: apply (read events, look ids up, repair), push, select (what to "
-            "publish), acknowledge.",
+            "CPU seconds on the graph's arrays, by stage: apply (read events, look ids up, repair), push, select (what to "
+            "publish), acknowledge, gather (what to store).",
             ["stage"],
             registry=r,
         )

@@ -23,9 +23,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Cpu(NamedTuple):
     """CPU seconds so far."""
 
-    loop: float  # of the worker's event loop: client libraries, encoding, the pipeline itself
+    loop: float  # of the worker's event loop: client libraries, encoding, the pipeline itself, stages of few events
     threads: dict[int, float]  # of its other threads: the kernel's, and those of the store's client
-    stages: dict[str, float]  # of the kernel thread, as the worker counts them
+    stages: dict[str, float]  # as the worker counts them, in the kernel thread or in the loop
     broker: float
     redis: float
     load: float  # of this process
@@ -39,12 +39,10 @@ class Cpu(NamedTuple):
         stages = {name: each(now, before.stages.get(name, 0.0)) for name, now in self.stages.items()}
         threads = sorted(each(now, before.threads.get(name, 0.0)) for name, now in self.threads.items())
         kernel = threads.pop()  # the busiest
+        rest = each(self.loop, before.loop) + kernel - sum(stages.values())
         return {
-            "worker_kernel_thread": {
-                **stages,
-                "checkpoint_gather_and_rest": round(kernel - sum(stages.values()), 2),
-            },
-            "worker_loop_and_client_libraries": each(self.loop, before.loop),
+            "worker_stages": stages,
+            "worker_loop_and_client_libraries": round(rest, 2),
             "worker_store_threads": round(sum(threads), 2),
             "broker": each(self.broker, before.broker),
             "redis": each(self.redis, before.redis),
