@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -18,7 +19,7 @@ from .log.topics import check_topics, plans
 from .pipeline import Pipeline
 from .producers.dead_letters import DeadLetterSink
 from .producers.embeddings import EmbeddingSink, Head, check_limits
-from .state.checkpoint import Checkpoint, Position, Report
+from .state.checkpoint import Checkpoint, OnKernelThread, Position, Report
 from .state.graph import GraphState
 from .state.id_table import ids_of
 from .state.kernel_thread import KernelThread
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from .telemetry import Metrics
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 TURNS = 2  # writers of embeddings: one writes while the other commits
 LONGEST_TRANSACTION = 900.0  # seconds: transaction.max.timeout.ms of a broker that was told nothing else
@@ -145,20 +145,11 @@ class Session:
             position=position,
             dead_letters=letters,
             commit_group=GroupOffsets(self._log, settings),
-            kernel=self._gathering,
+            kernel=_gathering(self._kernel, self._metrics),
             report=self._report,
             stored=self._metrics.count_checkpoint,
         )
         return Held(graph, checkpoint, letters)
-
-    async def _gathering(self, function: Callable[[], T]) -> T:
-        """In the kernel thread, as the stage of a checkpoint."""
-
-        def timed() -> T:
-            with self._metrics.timed("gather"):
-                return function()
-
-        return await self._kernel(timed)
 
     async def attach(
         self,
@@ -218,6 +209,16 @@ class Session:
             part = rows[start : start + limit]
             vectors = graph.rules.raw(graph.arrays.P[part])
             await self._sink.predict(ids_of(graph.ids, part), vectors, [], graph.sequence)
+
+
+def _gathering(kernel: KernelThread, metrics: Metrics) -> OnKernelThread:
+    """What a checkpoint does in the kernel thread, as a stage. A checkpoint outlives its session: this holds none."""
+
+    def timed(function: Callable[[], Any]) -> Any:
+        with metrics.timed("gather"):
+            return function()
+
+    return lambda function: kernel(partial(timed, function))
 
 
 class GroupOffsets:
