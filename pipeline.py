@@ -192,7 +192,7 @@ class Pipeline:
     def _turn(
         self, read: Read | None, offsets: dict[int, int], seconds: float, *, limit: int | None
     ) -> _Turn:
-        """In the kernel thread, everything at once: each way there and back costs a tenth of a millisecond.
+        """As the kernel thread, everything at once: each way there and back costs a tenth of a millisecond.
 
         A push takes about so many `seconds` at most; with 0 there is none.
         """
@@ -217,7 +217,7 @@ class Pipeline:
             return _Turn(refused, graph.gather(limit))
 
     def _follow(self) -> None:
-        """In the kernel thread: P becomes what consumers hold by now."""
+        """As the kernel thread: P becomes what consumers hold by now."""
         with self._metrics.timed("acknowledge"):
             while self._arrived:  # the loop may add one at any time
                 self._graph.acknowledge(self._arrived.popleft())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .state.encoding import Encoded, Encoding
 
 IDLE = 0.2  # seconds one poll waits for the first record
-FEW = 128  # records of a batch that more are added to: a larger one is better read beside the kernel
+FEW = 128  # records: a batch of fewer is worked off at once, a larger one read while the kernel works on the last
 
 
 class Read(NamedTuple):

@@ -17,7 +17,7 @@ The braces keep one graph in one slot of a cluster. A generation is a random wor
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .redis_wire import Command
+    from .redis_wire import Command, Session
     from .store import StoreChanges
 
 ROW_BITS = 16
@@ -146,18 +146,8 @@ def _chunk_buckets(chunks: NDArray[np.int32]) -> NDArray[np.integer]:
     return chunks.reshape(-1, 2)[:, 0] >> ROW_BITS
 
 
-class Scanning(Protocol):
-    """What a scan asks of a connection."""
-
-    def ask(self, *command: str | bytes | int) -> None:
-        """Send a command."""
-
-    def answer(self) -> Any:
-        """The reply to the oldest command that has none."""
-
-
 def scan_hashes(
-    session: Scanning, keys: Iterable[str], count: int
+    session: Session, keys: Iterable[str], count: int
 ) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Fields and values of hashes in batches, each field once (HSCAN alone may repeat some).
 
@@ -179,7 +169,9 @@ def scan_hashes(
             found = {name: value for name, value in found.items() if name not in seen}
         if found:
             yield list(found), list(found.values())
-        seen = set() if done else seen.union(found)
+        seen.update(found)
+        if done:
+            seen.clear()
 
 
 def names_of(kind: str, names: Iterable[bytes]) -> list[str]:

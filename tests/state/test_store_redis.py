@@ -280,7 +280,7 @@ def test_a_field_that_hscan_repeats_is_given_once() -> None:
         ("first", b"4"): (b"0", [b"d", b"4"]),
         ("second", b"0"): (b"0", [b"a", b"5"]),
     }
-    session = Scripted(replies)
+    session: Any = Scripted(replies)
     found = list(scan_hashes(session, ["first", "second"], 10))
     assert found == [([b"a", b"b"], [b"1", b"2"]), ([b"c"], [b"3"]), ([b"d"], [b"4"]), ([b"a"], [b"5"])]
     assert not session.asked
@@ -288,7 +288,7 @@ def test_a_field_that_hscan_repeats_is_given_once() -> None:
 
 
 def test_the_next_batch_is_asked_for_before_this_one_is_given() -> None:
-    session = Scripted({("key", 0): (b"7", [b"a", b"1"]), ("key", b"7"): (b"0", [b"b", b"2"])})
+    session: Any = Scripted({("key", 0): (b"7", [b"a", b"1"]), ("key", b"7"): (b"0", [b"b", b"2"])})
     batches = scan_hashes(session, ["key"], 10)
     next(batches)
     assert session.asked == [("key", b"7")]
