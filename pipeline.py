@@ -209,7 +209,7 @@ class Pipeline:
                 graph.push(Deadline.after(seconds))
         if limit is None or self._is_publishing:
             return _Turn(refused, None)
-        self._follow()  # the last publication may have been acknowledged meanwhile
+        self._follow()  # what has arrived meanwhile is what the next publication is measured by
         untold = self._told != (offsets, graph.remade) and not self._too_soon()
         if not (graph.news or untold):
             return _Turn(refused, None)

@@ -8,8 +8,23 @@ WORKER = "tests/worker/test_worker.py"
 RECOVERY = "tests/worker/test_recovery_promises.py"
 LOG_FAULTS = "tests/worker/test_log_faults.py"
 SEAL = "tests/worker/test_seal.py"
+TURNS = "tests/worker/test_turns.py"
 
 PIPELINE = [
+    Mutant(
+        "publish beside what is on its way",
+        "pipeline.py",
+        "limit is None or self._is_publishing:",
+        "limit is None:",
+        TURNS,
+    ),
+    Mutant(
+        "measure by what consumers held before",
+        "pipeline.py",
+        "        self._follow()  # what has arrived meanwhile is what the next publication is measured by\n",
+        "",
+        TURNS,
+    ),
     Mutant(
         "what has come since waits for another turn",
         "reading.py",
